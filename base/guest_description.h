@@ -16,7 +16,8 @@ struct DiskDescription {
   std::string file;        // as the hypervisor opened it
   ByteCount virtual_size;  // what the guest sees
   bool read_only = false;
-  bool shareable = false;    // on storage that other hosts reach (network or cluster file system, URL)
+  bool shareable =
+      false;  // on storage that other hosts reach (network or cluster file system, URL)
   std::string local_identity;  // "boot id:device:inode" of a local file: equal means the same file
   friend bool operator==(const DiskDescription&, const DiskDescription&) = default;
 };

@@ -1,8 +1,8 @@
 // What both ends say about a guest's memory: regions, and where they are in this process.
 //
-// A region is a piece of guest memory with one name, one backing page size and one NUMA node. Source
-// and destination number regions alike (RegionId is the index in the list); a region's offset is the
-// offset in its backing, not a guest-physical address.
+// A region is a piece of guest memory with one name, one backing page size and one NUMA node.
+// Source and destination number regions alike (RegionId is the index in the list); a region's
+// offset is the offset in its backing, not a guest-physical address.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,10 @@
 namespace ramferry {
 
 struct RegionDescription {
-  std::string name;                     // unique within the guest, e.g. QEMU's backend id
-  ByteCount size;                       // a multiple of backing_page_size
-  ByteCount backing_page_size = KiB(4); // 4 KiB, or the huge page size behind it
-  int numa_node = -1;                   // guest NUMA node it belongs to; -1: none stated
+  std::string name;                      // unique within the guest, e.g. QEMU's backend id
+  ByteCount size;                        // a multiple of backing_page_size
+  ByteCount backing_page_size = KiB(4);  // 4 KiB, or the huge page size behind it
+  int numa_node = -1;                    // guest NUMA node it belongs to; -1: none stated
 
   friend bool operator==(const RegionDescription&, const RegionDescription&) = default;
 };

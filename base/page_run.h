@@ -12,7 +12,8 @@ namespace ramferry {
 using RegionId = uint16_t;
 inline constexpr RegionId kMaxRegions = 256;
 
-// `count` adjacent pages from page `first` of a region. Never empty where an interface hands one out.
+// `count` adjacent pages from page `first` of a region. Never empty where an interface hands one
+// out.
 struct PageRun {
   uint64_t first = 0;
   uint64_t count = 0;

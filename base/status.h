@@ -35,11 +35,11 @@ inline absl::Status Annotate(const absl::Status& status, std::string_view contex
 #define RAMFERRY_CONCAT_INNER(a, b) a##b
 #define RAMFERRY_CONCAT(a, b) RAMFERRY_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                          \
-  do {                                                       \
+#define RETURN_IF_ERROR(expression)                           \
+  do {                                                        \
     if (absl::Status status_ = (expression); !status_.ok()) { \
-      return status_;                                        \
-    }                                                        \
+      return status_;                                         \
+    }                                                         \
   } while (false)
 
 #define ASSIGN_OR_RETURN_INNER(statusor, declaration, expression) \

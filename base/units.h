@@ -42,11 +42,19 @@ using PageCount = Count<struct PageTag>;
 inline constexpr uint64_t kPageBytes = 4096;
 inline constexpr uint64_t kPageShift = 12;
 
-constexpr ByteCount KiB(uint64_t n) { return ByteCount(n << 10); }
-constexpr ByteCount MiB(uint64_t n) { return ByteCount(n << 20); }
-constexpr ByteCount GiB(uint64_t n) { return ByteCount(n << 30); }
+constexpr ByteCount KiB(uint64_t n) {
+  return ByteCount(n << 10);
+}
+constexpr ByteCount MiB(uint64_t n) {
+  return ByteCount(n << 20);
+}
+constexpr ByteCount GiB(uint64_t n) {
+  return ByteCount(n << 30);
+}
 
-constexpr ByteCount BytesIn(PageCount pages) { return ByteCount(pages.value() << kPageShift); }
+constexpr ByteCount BytesIn(PageCount pages) {
+  return ByteCount(pages.value() << kPageShift);
+}
 
 // The pages needed to hold `bytes`; the last one may be partly used.
 constexpr PageCount PagesCovering(ByteCount bytes) {

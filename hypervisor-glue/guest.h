@@ -1,8 +1,9 @@
-// What a guest is to the engine: one interface for the side it leaves, one for the side it comes to.
+// What a guest is to the engine: one interface for the side it leaves, one for the side it comes
+// to.
 //
-// A hypervisor's glue implements both. The engine calls them in the order of the six stages of Clark
-// et al., "Live Migration of Virtual Machines" (NSDI 2005), section 3.1; nothing else is needed to
-// move a new kind of guest.
+// A hypervisor's glue implements both. The engine calls them in the order of the six stages of
+// Clark et al., "Live Migration of Virtual Machines" (NSDI 2005), section 3.1; nothing else is
+// needed to move a new kind of guest.
 //
 //   source:       StartTracking, { CollectDirty | PeekDirty }*, BeginPause, WaitPaused,
 //                 SaveDeviceState, CollectDirty, then Commit or RollBack
@@ -51,8 +52,8 @@ class SourceGuest {
   [[nodiscard]] virtual absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) = 0;
 
   // Read-and-clear: appends the runs of `slice` written since they were last collected (everything
-  // counts as written before the first time), ascending. A write after this call is seen by the next.
-  // The caller must read the pages after the call, never before.
+  // counts as written before the first time), ascending. A write after this call is seen by the
+  // next. The caller must read the pages after the call, never before.
   [[nodiscard]] virtual absl::Status CollectDirty(const Slice& slice, PageRuns& runs) = 0;
 
   // Like CollectDirty, without clearing.

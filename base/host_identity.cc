@@ -1,0 +1,33 @@
+#include "base/host_identity.h"
+
+#include <sys/utsname.h>
+
+#include <fstream>
+
+namespace ramferry {
+namespace {
+
+std::string FirstLineOf(const char* path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+}  // namespace
+
+std::string HostBootId() {
+  return FirstLineOf("/proc/sys/kernel/random/boot_id");
+}
+
+std::string HostName() {
+  utsname names{};
+  return ::uname(&names) == 0 ? names.nodename : "";
+}
+
+// The kernel's own generator makes a new one with every read.
+std::string NewUuid() {
+  return FirstLineOf("/proc/sys/kernel/random/uuid");
+}
+
+}  // namespace ramferry
