@@ -1,0 +1,183 @@
+#include "hypervisor-glue/qemu/inventory.h"
+
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <sstream>
+
+#include "base/host_identity.h"
+#include "base/status.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/qmp_json.h"
+
+namespace ramferry {
+namespace {
+
+using nlohmann::json;
+
+absl::StatusOr<json> QomGet(QmpClient& qmp, const std::string& path, const char* property) {
+  return qmp.Execute("qom-get", {{"path", path}, {"property", property}});
+}
+
+// `child<memory-backend-file>` -> `memory-backend-file`; "" for anything that is no child.
+std::string ChildType(const std::string& type) {
+  constexpr std::string_view kPrefix = "child<";
+  if (!type.starts_with(kPrefix) || !type.ends_with('>')) return "";
+  return type.substr(kPrefix.size(), type.size() - kPrefix.size() - 1);
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Children(QmpClient& qmp,
+                                                                          const std::string& path) {
+  ASSIGN_OR_RETURN(const json list, qmp.Execute("qom-list", {{"path", path}}));
+  std::vector<std::pair<std::string, std::string>> children;
+  for (const json& entry : list) {
+    const std::string type = ChildType(Field<std::string>(entry, "type"));
+    if (!type.empty()) children.emplace_back(Field<std::string>(entry, "name"), type);
+  }
+  return children;
+}
+
+absl::Status TakeBackends(QmpClient& qmp, QemuInventory& inventory) {
+  ASSIGN_OR_RETURN(const auto objects, Children(qmp, "/objects"));
+  for (const auto& [id, type] : objects) {
+    if (!type.starts_with("memory-backend-")) continue;
+    const std::string path = "/objects/" + id;
+    MemoryBackend backend{.id = id, .type = type};
+    ASSIGN_OR_RETURN(const json size, QomGet(qmp, path, "size"));
+    ASSIGN_OR_RETURN(const json share, QomGet(qmp, path, "share"));
+    if (!size.is_number_unsigned() || !share.is_boolean()) {
+      return absl::InvalidArgumentError("QEMU's memory backend " + id + " has no size or no share");
+    }
+    backend.size = size.get<uint64_t>();
+    backend.share = share.get<bool>();
+    if (type == "memory-backend-file") {
+      ASSIGN_OR_RETURN(const json mem_path, QomGet(qmp, path, "mem-path"));
+      if (mem_path.is_string()) backend.mem_path = mem_path.get<std::string>();
+      const auto read_only = QomGet(qmp, path, "readonly");
+      backend.read_only = read_only.ok() && read_only->is_boolean() && read_only->get<bool>();
+      // Only QEMU 8.1 and newer know an offset.
+      const auto offset = QomGet(qmp, path, "offset");
+      if (offset.ok() && offset->is_number_unsigned())
+        backend.file_offset = offset->get<uint64_t>();
+    }
+    inventory.backends.push_back(std::move(backend));
+  }
+  std::sort(inventory.backends.begin(), inventory.backends.end(),
+            [](const MemoryBackend& a, const MemoryBackend& b) { return a.id < b.id; });
+  return absl::OkStatus();
+}
+
+// Whether other hosts can reach what is stored under this file: a network or cluster file system.
+bool OnSharedFilesystem(const std::string& path) {
+  constexpr std::array<long, 12> kShared = {NFS_SUPER_MAGIC,
+                                            CEPH_SUPER_MAGIC,
+                                            SMB_SUPER_MAGIC,
+                                            OCFS2_SUPER_MAGIC,
+                                            V9FS_MAGIC,
+                                            0x01161970 /* GFS2 */,
+                                            0x0BD00BD0 /* Lustre */,
+                                            0x47504653 /* GPFS */,
+                                            0x19830326 /* BeeGFS */,
+                                            FUSE_SUPER_MAGIC /* GlusterFS and others */,
+                                            0xFF534D42 /* CIFS */,
+                                            0xFE534D42 /* SMB2 */};
+  struct statfs filesystem {};
+  if (::statfs(path.c_str(), &filesystem) != 0) return false;
+  return std::find(kShared.begin(), kShared.end(), static_cast<long>(filesystem.f_type)) !=
+         kShared.end();
+}
+
+DiskDescription DescribeDisk(const json& block, const json& inserted, pid_t pid) {
+  DiskDescription disk;
+  disk.device = Field<std::string>(block, "device");
+  if (disk.device.empty()) disk.device = Field<std::string>(block, "qdev");
+  disk.file = Field<std::string>(inserted, "file");
+  disk.read_only = Field<bool>(inserted, "ro");
+  disk.virtual_size = ByteCount(Field<uint64_t>(Field<json>(inserted, "image"), "virtual-size"));
+  // QEMU names network storage by URL (nbd://, rbd:, iscsi://); a local path starts with '/'.
+  std::string path = disk.file;
+  if (path.starts_with("json:") ||
+      (!path.starts_with('/') && path.find(':') != std::string::npos)) {
+    disk.shareable = true;
+    return disk;
+  }
+  if (!path.starts_with('/'))
+    path = fmt::format("/proc/{}/cwd/{}", pid, path);
+  else
+    path = fmt::format("/proc/{}/root{}", pid, path);
+  disk.shareable = OnSharedFilesystem(path);
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) {
+    disk.local_identity = fmt::format("{}:{}:{}:{}", HostBootId(), major(status.st_dev),
+                                      minor(status.st_dev), status.st_ino);
+  }
+  return disk;
+}
+
+absl::Status TakeDisks(QmpClient& qmp, QemuInventory& inventory) {
+  ASSIGN_OR_RETURN(const json blocks, qmp.Execute("query-block"));
+  for (const json& block : blocks) {
+    const json inserted = Field<json>(block, "inserted");
+    if (!inserted.is_object()) continue;  // an empty drive
+    inventory.disks.push_back({.description = DescribeDisk(block, inserted, qmp.peer_pid()),
+                               .direct = Field<bool>(Field<json>(inserted, "cache"), "direct")});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TakeDevices(QmpClient& qmp, QemuInventory& inventory) {
+  for (const char* path : {"/machine/peripheral", "/machine/peripheral-anon"}) {
+    ASSIGN_OR_RETURN(const auto children, Children(qmp, path));
+    for (const auto& [name, type] : children) inventory.device_types.push_back(type);
+  }
+  // QMP has no query for network backends; the human monitor does.
+  const auto text = qmp.Execute("human-monitor-command", {{"command-line", "info network"}});
+  if (text.ok() && text->is_string()) {
+    std::istringstream lines(text->get<std::string>());
+    std::string line;
+    while (std::getline(lines, line)) inventory.network_backends.push_back(line);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool QemuInventory::has_direct_disk() const {
+  return std::any_of(disks.begin(), disks.end(), [](const QemuDisk& disk) { return disk.direct; });
+}
+
+absl::StatusOr<QemuInventory> TakeInventory(QmpClient& qmp) {
+  QemuInventory inventory;
+  ASSIGN_OR_RETURN(const json version, qmp.Execute("query-version"));
+  const json number = Field<json>(version, "qemu");
+  inventory.version = fmt::format("{}.{}.{}", Field<int>(number, "major"),
+                                  Field<int>(number, "minor"), Field<int>(number, "micro"));
+  ASSIGN_OR_RETURN(const json name, qmp.Execute("query-name"));
+  inventory.name = Field<std::string>(name, "name", fmt::format("qemu-{}", qmp.peer_pid()));
+  ASSIGN_OR_RETURN(const json status, qmp.Execute("query-status"));
+  inventory.status = Field<std::string>(status, "status");
+  ASSIGN_OR_RETURN(const json machine, QomGet(qmp, "/machine", "type"));
+  inventory.machine = machine.is_string() ? machine.get<std::string>() : "";
+  constexpr std::string_view kMachineSuffix = "-machine";
+  if (inventory.machine.ends_with(kMachineSuffix)) {
+    inventory.machine.resize(inventory.machine.size() - kMachineSuffix.size());
+  }
+  ASSIGN_OR_RETURN(const json cpus, qmp.Execute("query-cpus-fast"));
+  inventory.vcpus = static_cast<uint32_t>(cpus.size());
+  RETURN_IF_ERROR(TakeBackends(qmp, inventory));
+  RETURN_IF_ERROR(TakeDisks(qmp, inventory));
+  RETURN_IF_ERROR(TakeDevices(qmp, inventory));
+  ASSIGN_OR_RETURN(const json migration, qmp.Execute("query-migrate"));
+  inventory.migration_status = Field<std::string>(migration, "status");
+  for (const json& reason : Field<json>(migration, "blocked-reasons", json::array())) {
+    if (reason.is_string()) inventory.blockers.push_back(reason.get<std::string>());
+  }
+  return inventory;
+}
+
+}  // namespace ramferry

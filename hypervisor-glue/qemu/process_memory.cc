@@ -1,0 +1,96 @@
+#include "hypervisor-glue/qemu/process_memory.h"
+
+#include <fcntl.h>
+
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <string_view>
+
+#include "base/status.h"
+#include "fmt/format.h"
+
+namespace ramferry {
+namespace {
+
+// The path of a mapping without the kernel's mark for unlinked files.
+std::string_view WithoutDeletedMark(std::string_view path) {
+  constexpr std::string_view kMark = " (deleted)";
+  return path.ends_with(kMark) ? path.substr(0, path.size() - kMark.size()) : path;
+}
+
+bool Matches(const ProcessMapping& mapping, std::string_view path) {
+  const std::string_view mapped = WithoutDeletedMark(mapping.path);
+  if (mapped == path) return true;
+  return mapped.size() > path.size() + 1 && mapped.starts_with(path) &&
+         (path.ends_with('/') || mapped[path.size()] == '/');
+}
+
+}  // namespace
+
+std::vector<ProcessMapping> ParseMaps(const std::string& text) {
+  std::vector<ProcessMapping> mappings;
+  std::istringstream lines(text);
+  std::string line;
+  while (std::getline(lines, line)) {
+    ProcessMapping mapping;
+    char flags[5] = {};
+    unsigned major = 0;
+    unsigned minor = 0;
+    int path_at = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx %4s %lx %x:%x %lu %n", &mapping.start, &mapping.end,
+                    flags, &mapping.file_offset, &major, &minor, &mapping.inode, &path_at) < 7) {
+      continue;
+    }
+    mapping.shared = flags[3] == 's';
+    mapping.device = (static_cast<uint64_t>(major) << 32) | minor;
+    if (path_at > 0 && static_cast<size_t>(path_at) < line.size())
+      mapping.path = line.substr(path_at);
+    mappings.push_back(std::move(mapping));
+  }
+  return mappings;
+}
+
+absl::StatusOr<std::vector<ProcessMapping>> ReadMaps(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/maps", pid));
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file || text.str().empty()) {
+    return absl::PermissionDeniedError(fmt::format(
+        "cannot read the memory map of process {}: run as root or with CAP_SYS_PTRACE", pid));
+  }
+  return ParseMaps(text.str());
+}
+
+absl::StatusOr<MappedFile> FindMappedFile(pid_t pid, const std::vector<ProcessMapping>& maps,
+                                          const std::string& path, uint64_t size, bool writable) {
+  for (const ProcessMapping& first : maps) {
+    if (!first.shared || first.inode == 0 || first.file_offset != 0 || !Matches(first, path)) {
+      continue;
+    }
+    // One backend may be several kernel mappings (after madvise or mbind), without a gap.
+    uint64_t end = first.start;
+    for (const ProcessMapping& mapping : maps) {
+      if (mapping.start == end && mapping.inode == first.inode && mapping.device == first.device &&
+          mapping.file_offset == end - first.start) {
+        end = mapping.end;
+      }
+    }
+    if (end - first.start < size) continue;
+    const std::string link =
+        fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, first.start, first.end);
+    UniqueFd fd(::open(link.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC));
+    if (!fd.valid()) {
+      return ErrnoStatus(errno, fmt::format("cannot open guest memory {} through {} (root or "
+                                            "CAP_CHECKPOINT_RESTORE needed)",
+                                            path, link));
+    }
+    return MappedFile{.address = first.start,
+                      .path = std::string(WithoutDeletedMark(first.path)),
+                      .fd = std::move(fd)};
+  }
+  return absl::NotFoundError(
+      fmt::format("process {} does not map {} shared with {} bytes", pid, path, size));
+}
+
+}  // namespace ramferry

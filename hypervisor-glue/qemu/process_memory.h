@@ -1,0 +1,46 @@
+// Where a process has mapped a file, and that file itself: how a guest's memory is found.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+
+namespace ramferry {
+
+// One line of /proc/PID/maps (proc(5)).
+struct ProcessMapping {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  bool shared = false;
+  uint64_t file_offset = 0;
+  uint64_t device = 0;  // as "major:minor" of the line, packed
+  uint64_t inode = 0;   // 0: no file
+  std::string path;     // may end in " (deleted)"
+};
+
+// Parses the text of /proc/PID/maps; lines it does not understand are left out.
+[[nodiscard]] std::vector<ProcessMapping> ParseMaps(const std::string& text);
+[[nodiscard]] absl::StatusOr<std::vector<ProcessMapping>> ReadMaps(pid_t pid);
+
+// A file mapped whole: `size` bytes from its offset 0 at `address` of the process, opened by us.
+struct MappedFile {
+  uint64_t address = 0;
+  std::string path;
+  UniqueFd fd;
+};
+
+// Finds the shared mapping of `size` bytes of the file `path` (a file, or a directory in which the
+// process made a file of its own), and opens that file: the very inode that is mapped, through
+// /proc/PID/map_files, also when it has no name any more. NotFound if the process maps no such
+// file.
+[[nodiscard]] absl::StatusOr<MappedFile> FindMappedFile(pid_t pid,
+                                                        const std::vector<ProcessMapping>& maps,
+                                                        const std::string& path, uint64_t size,
+                                                        bool writable);
+
+}  // namespace ramferry

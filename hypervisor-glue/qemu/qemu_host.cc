@@ -1,0 +1,114 @@
+// QemuHost: finds or starts the QEMU for a guest that comes.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/qemu_destination.h"
+
+namespace ramferry {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr seconds kConnectTime{5};
+// For a QEMU that was just started to open its QMP socket.
+constexpr seconds kStartTime{20};
+
+// The files that `argv` names as mem-path= and that do not exist yet.
+std::vector<std::string> MissingMemoryFiles(const std::vector<std::string>& argv) {
+  std::vector<std::string> missing;
+  constexpr std::string_view kKey = "mem-path=";
+  for (const std::string& word : argv) {
+    const size_t at = word.find(kKey);
+    if (at == std::string::npos) continue;
+    const std::string path = word.substr(at + kKey.size(), word.find(',', at) - at - kKey.size());
+    if (::access(path.c_str(), F_OK) != 0) missing.push_back(path);
+  }
+  return missing;
+}
+
+absl::StatusOr<std::unique_ptr<QmpClient>> ConnectStarted(const QemuProcess& process,
+                                                          const std::string& path) {
+  for (const Deadline deadline = In(kStartTime); Clock::now() < deadline; ::usleep(2000)) {
+    if (process.ended()) {
+      return absl::FailedPreconditionError("the destination's QEMU ended at once: " +
+                                           process.LogTail());
+    }
+    if (::access(path.c_str(), F_OK) != 0) continue;
+    auto client = QmpClient::Connect(path, deadline);
+    if (client.ok() || absl::IsDeadlineExceeded(client.status())) return client;
+  }
+  return absl::DeadlineExceededError("the destination's QEMU did not open its QMP socket: " +
+                                     process.LogTail());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
+    const GuestDescription& description) {
+  const auto definition = std::find_if(
+      options_.guests.begin(), options_.guests.end(),
+      [&description](const GuestDefinition& guest) { return guest.name == description.name; });
+  if (definition == options_.guests.end()) {
+    return absl::NotFoundError(fmt::format(
+        "the destination has no guest definition named '{}': write one (docs/operating.md) and "
+        "give it to ramferry receive with --guest",
+        description.name));
+  }
+  if (::mkdir(options_.runtime_directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return ErrnoStatus(errno, "cannot make the runtime directory " + options_.runtime_directory);
+  }
+  const std::string stem = options_.runtime_directory + "/" + definition->name;
+  const std::string qmp_path = definition->qmp.empty() ? stem + ".qmp" : definition->qmp;
+  if (QmpClient::Connect(qmp_path, In(kConnectTime)).ok()) {
+    return absl::AlreadyExistsError(
+        fmt::format("a QEMU for guest '{}' already runs on the destination (QMP socket {})",
+                    description.name, qmp_path));
+  }
+  ::unlink(qmp_path.c_str());
+  std::vector<std::string> argv = definition->argv;
+  for (const std::string& word :
+       {std::string("-qmp"), "unix:" + qmp_path + ",server=on,wait=off", std::string("-incoming"),
+        std::string("defer"), std::string("-S")}) {
+    argv.push_back(word);
+  }
+  const std::vector<std::string> own_files = MissingMemoryFiles(argv);
+  ASSIGN_OR_RETURN(
+      auto process,
+      QemuProcess::Start(argv, definition->log.empty() ? stem + ".log" : definition->log));
+  auto client = ConnectStarted(*process, qmp_path);
+  if (!client.ok()) {
+    process->Kill();
+    ::unlink(qmp_path.c_str());
+    for (const std::string& file : own_files) ::unlink(file.c_str());
+    return client.status();
+  }
+  std::unique_ptr<QemuDestination> guest(
+      new QemuDestination(*std::move(client), std::move(process)));
+  guest->own_files_ = own_files;
+  return guest;
+}
+
+absl::StatusOr<std::unique_ptr<DestinationGuest>> QemuHost::Reserve(
+    const GuestDescription& description) {
+  if (description.hypervisor != "qemu") {
+    return absl::FailedPreconditionError(fmt::format(
+        "the guest is a {} guest; this destination takes QEMU guests", description.hypervisor));
+  }
+  std::unique_ptr<QemuDestination> guest;
+  if (options_.qmp_path.empty()) {
+    ASSIGN_OR_RETURN(guest, Start(description));
+  } else {
+    ASSIGN_OR_RETURN(auto client, QmpClient::Connect(options_.qmp_path, In(kConnectTime)));
+    guest.reset(new QemuDestination(std::move(client), nullptr));
+  }
+  RETURN_IF_ERROR(guest->Prepare(description));
+  return std::unique_ptr<DestinationGuest>(std::move(guest));
+}
+
+}  // namespace ramferry

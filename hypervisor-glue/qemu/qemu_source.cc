@@ -1,0 +1,240 @@
+#include "hypervisor-glue/qemu/qemu_source.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/preflight.h"
+#include "hypervisor-glue/qemu/process_memory.h"
+#include "hypervisor-glue/qemu/qmp_announce.h"
+#include "hypervisor-glue/qemu/qmp_json.h"
+#include "hypervisor-glue/qemu/remote_userfaultfd.h"
+
+namespace ramferry {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr seconds kConnectTime{5};
+// For QEMU to save its devices, or to end a cancelled migration.
+constexpr seconds kQemuTime{30};
+// For the old QEMU to exit after it was told to.
+constexpr seconds kQuitTime{10};
+
+bool IsMigration(const QmpEvent& event, std::initializer_list<const char*> states) {
+  if (event.name != "MIGRATION" || !event.data.is_object()) return false;
+  const auto status = event.data.find("status");
+  if (status == event.data.end()) return false;
+  for (const char* state : states) {
+    if (*status == state) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string& qmp_path) {
+  ASSIGN_OR_RETURN(auto qmp, QmpClient::Connect(qmp_path, In(kConnectTime)));
+  ASSIGN_OR_RETURN(QemuInventory inventory, TakeInventory(*qmp));
+  std::vector<std::string> reasons = SourceReasons(inventory);
+  auto settings = MigrationSettings::Read(*qmp);
+  if (!settings.ok()) return settings.status();
+  for (const absl::Status& status : {settings->CheckSource(), CheckKernelTracksWrites()}) {
+    if (!status.ok()) reasons.emplace_back(status.message());
+  }
+  std::unique_ptr<QemuSource> guest(new QemuSource(std::move(qmp), std::move(inventory)));
+  guest->settings_ = *std::move(settings);
+  if (reasons.empty()) {
+    if (absl::Status mapped = guest->MapMemory(); !mapped.ok()) {
+      reasons.emplace_back(mapped.message());
+    }
+  }
+  if (!reasons.empty()) return absl::FailedPreconditionError(JoinReasons(reasons));
+  return guest;
+}
+
+absl::Status QemuSource::MapMemory() {
+  description_ = Describe(inventory_);
+  ASSIGN_OR_RETURN(const auto maps, ReadMaps(pid()));
+  for (size_t i = 0; i < inventory_.backends.size(); ++i) {
+    const MemoryBackend& backend = inventory_.backends[i];
+    ASSIGN_OR_RETURN(MappedFile mapped, FindMappedFile(pid(), maps, backend.mem_path, backend.size,
+                                                       /*writable=*/false));
+    ranges_.push_back({.address = mapped.address, .length = backend.size});
+    ASSIGN_OR_RETURN(MemoryFile file, MemoryFile::Map(std::move(mapped.fd), ByteCount(backend.size),
+                                                      /*writable=*/false, mapped.path));
+    RegionDescription& region = description_.regions[i];
+    region.backing_page_size = file.backing_page_size();
+    regions_.push_back({.description = region, .address = file.address(), .fd = file.fd()});
+    files_.push_back(std::move(file));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status QemuSource::StartTracking() {
+  ASSIGN_OR_RETURN(UniqueFd uffd, TakeUserfaultfd(pid()));
+  ASSIGN_OR_RETURN(tracker_, WriteTracker::Create(pid(), std::move(uffd), ranges_));
+  return absl::OkStatus();
+}
+
+absl::Status QemuSource::PopulatedRuns(const Slice& slice, PageRuns& runs) {
+  return files_[slice.region].PopulatedRuns(slice.pages, runs);
+}
+
+absl::Status QemuSource::CollectDirty(const Slice& slice, PageRuns& runs) {
+  return tracker_->Collect(slice.region, slice.pages, runs);
+}
+
+absl::Status QemuSource::PeekDirty(const Slice& slice, PageRuns& runs) {
+  return tracker_->Peek(slice.region, slice.pages, runs);
+}
+
+absl::Status QemuSource::Quiesce() {
+  if (!description_.running) return absl::OkStatus();
+  RETURN_IF_ERROR(qmp_->Execute("stop").status());  // returns with all disk I/O drained
+  quiesced_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status QemuSource::Unquiesce() {
+  if (!quiesced_) return absl::OkStatus();
+  RETURN_IF_ERROR(qmp_->Execute("cont").status());
+  quiesced_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status QemuSource::BeginPause(DeviceStateSink sink) {
+  // A guest that shut down or was reset to another state meanwhile must not be "migrated".
+  ASSIGN_OR_RETURN(const auto status, qmp_->Execute("query-status"));
+  const std::string state = Field<std::string>(status, "status");
+  if (state != (description_.running ? "running" : "paused")) {
+    return absl::FailedPreconditionError(fmt::format(
+        "the guest went into state '{}' during its migration; it stays on this host", state));
+  }
+  pause_begun_ = true;
+  RETURN_IF_ERROR(settings_.ApplyForSource(*qmp_));
+  ASSIGN_OR_RETURN(pipe_, StatePipe::Open(*qmp_));
+  pipe_->StartReading(std::move(sink));
+  qmp_->ForgetEvents();
+  return qmp_->Execute("migrate", {{"uri", pipe_->uri()}}).status();
+}
+
+absl::StatusOr<bool> QemuSource::WaitPaused(Deadline deadline) {
+  Deadline stopped{};
+  const auto event = qmp_->WaitEvent(
+      [&stopped](const QmpEvent& candidate) {
+        if (candidate.name == "STOP") stopped = candidate.when;
+        return IsMigration(candidate, {"pre-switchover", "failed", "cancelled", "completed"});
+      },
+      deadline);
+  if (stopped != Deadline{}) paused_at_ = stopped;
+  if (absl::IsDeadlineExceeded(event.status())) return false;
+  if (!event.ok()) return event.status();
+  if (!IsMigration(*event, {"pre-switchover"})) return MigrationError();
+  if (paused_at_ == Deadline{}) paused_at_ = event->when;  // it was paused all along
+  return true;
+}
+
+absl::Status QemuSource::SaveDeviceState() {
+  RETURN_IF_ERROR(qmp_->Execute("migrate-continue", {{"state", "pre-switchover"}}).status());
+  state_saved_ = true;
+  ASSIGN_OR_RETURN(const QmpEvent event,
+                   qmp_->WaitEvent(
+                       [](const QmpEvent& candidate) {
+                         return IsMigration(candidate, {"completed", "failed", "cancelled"});
+                       },
+                       In(kQemuTime)));
+  if (!IsMigration(event, {"completed"})) return MigrationError();
+  return pipe_->WaitEnd();
+}
+
+absl::Status QemuSource::MigrationError() {
+  const auto answer = qmp_->Execute("query-migrate");
+  if (!answer.ok()) return answer.status();
+  const auto error = answer->find("error-desc");
+  return absl::AbortedError(
+      "QEMU could not save the guest's devices: " +
+      (error != answer->end() && error->is_string() ? error->get<std::string>() : answer->dump()));
+}
+
+absl::Status QemuSource::Commit() {
+  tracker_.reset();
+  pipe_.reset();
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid(), 0)));
+  RETURN_IF_ERROR(qmp_->Execute("quit").status());
+  if (process.valid()) {
+    pollfd ended{.fd = process.get(), .events = POLLIN};
+    if (::poll(&ended, 1, static_cast<int>(std::chrono::milliseconds(kQuitTime).count())) == 0) {
+      return absl::DeadlineExceededError(fmt::format(
+          "the guest runs on the destination, but its old QEMU (process {}) does not end: kill it",
+          pid()));
+    }
+  }
+  // The files outlive QEMU; the memory in them need not. We mapped them read-only: open again.
+  for (const MappedRegion& region : regions_) {
+    const UniqueFd fd(
+        ::open(fmt::format("/proc/self/fd/{}", region.fd).c_str(), O_RDWR | O_CLOEXEC));
+    if (!fd.valid()) continue;
+    ::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                static_cast<off_t>(region.description.size.value()));
+  }
+  return absl::OkStatus();
+}
+
+// Brings QEMU's own migration, in whatever state it is, to an end that the guest survives.
+absl::Status QemuSource::EndQemuMigration() {
+  ASSIGN_OR_RETURN(auto migration, qmp_->Execute("query-migrate"));
+  std::string status = Field<std::string>(migration, "status", "none");
+  if (status != "completed" && status != "failed" && status != "cancelled" && status != "none") {
+    RETURN_IF_ERROR(qmp_->Execute("migrate_cancel").status());
+    pipe_.reset();  // QEMU may be blocked writing to us
+    // Not by an event: it may have come before the cancel.
+    for (const Deadline deadline = In(kQemuTime); Clock::now() < deadline;) {
+      ASSIGN_OR_RETURN(migration, qmp_->Execute("query-migrate"));
+      status = Field<std::string>(migration, "status", "none");
+      if (status == "cancelled" || status == "failed" || status == "completed") break;
+      ::usleep(1000);
+    }
+  }
+  pipe_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status QemuSource::RollBack() {
+  tracker_.reset();
+  absl::Status result;
+  if (pause_begun_) {
+    result.Update(EndQemuMigration());
+  }
+  if (description_.running && (pause_begun_ || quiesced_)) {
+    // A cancelled migration resumes by itself, one that had completed does not.
+    auto status = qmp_->Execute("query-status");
+    result.Update(status.status());
+    if (status.ok() && Field<std::string>(*status, "status") != "running" &&
+        Field<std::string>(*status, "status") != "shutdown") {
+      result.Update(qmp_->Execute("cont").status());
+    }
+    // The destination's QEMU may have announced the guest's addresses while it loaded them.
+    if (state_saved_) result.Update(AnnounceSelf(*qmp_));
+  }
+  result.Update(settings_.Restore(*qmp_));
+  if (result.ok()) {
+    pause_begun_ = quiesced_ = state_saved_ = false;
+    paused_at_ = {};
+  }
+  return result;
+}
+
+absl::Status QemuSource::LeaveStopped() {
+  tracker_.reset();
+  pipe_.reset();
+  return settings_.Restore(*qmp_);
+}
+
+}  // namespace ramferry

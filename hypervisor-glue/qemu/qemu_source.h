@@ -1,0 +1,78 @@
+// A running, unmodified QEMU as the source of a migration, attached through its QMP socket.
+//
+//   ASSIGN_OR_RETURN(auto guest, QemuSource::Attach("/run/guest.qmp"));
+//
+// Attach makes the whole preflight of this host (FailedPrecondition with every reason) and touches
+// nothing. The dirty pages come from the kernel (tracking/write_tracker.h), the device state from
+// QEMU's own migration with everything in shared files left out:
+//
+//   BeginPause       migrate fd:...          devices' small memory flows, then QEMU stops the guest
+//   WaitPaused       event pre-switchover    ... and waits
+//   SaveDeviceState  migrate-continue        the device state flows; QEMU is then in postmigrate
+//
+// Threads as SourceGuest says; the QMP socket is used from the coordinating thread only.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hypervisor-glue/guest.h"
+#include "hypervisor-glue/qemu/inventory.h"
+#include "hypervisor-glue/qemu/migration_settings.h"
+#include "hypervisor-glue/qemu/qmp_client.h"
+#include "hypervisor-glue/qemu/state_pipe.h"
+#include "hypervisor-glue/tracking/memory_file.h"
+#include "hypervisor-glue/tracking/write_tracker.h"
+
+namespace ramferry {
+
+class QemuSource : public SourceGuest {
+ public:
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<QemuSource>> Attach(
+      const std::string& qmp_path);
+
+  [[nodiscard]] const QemuInventory& inventory() const { return inventory_; }
+  [[nodiscard]] pid_t pid() const { return qmp_->peer_pid(); }
+
+  const GuestDescription& description() const override { return description_; }
+  std::span<const MappedRegion> regions() const override { return regions_; }
+  absl::Status StartTracking() override;
+  absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override;
+  absl::Status CollectDirty(const Slice& slice, PageRuns& runs) override;
+  absl::Status PeekDirty(const Slice& slice, PageRuns& runs) override;
+  bool needs_quiesced_collection() const override { return inventory_.has_direct_disk(); }
+  absl::Status Quiesce() override;
+  absl::Status Unquiesce() override;
+  absl::Status BeginPause(DeviceStateSink sink) override;
+  absl::StatusOr<bool> WaitPaused(Deadline deadline) override;
+  Deadline paused_at() const override { return paused_at_; }
+  absl::Status SaveDeviceState() override;
+  absl::Status Commit() override;
+  absl::Status RollBack() override;
+  absl::Status LeaveStopped() override;
+
+ private:
+  QemuSource(std::unique_ptr<QmpClient> qmp, QemuInventory inventory)
+      : qmp_(std::move(qmp)), inventory_(std::move(inventory)) {}
+  [[nodiscard]] absl::Status MapMemory();
+  // QEMU's own word on why its migration failed.
+  [[nodiscard]] absl::Status MigrationError();
+  [[nodiscard]] absl::Status EndQemuMigration();
+
+  std::unique_ptr<QmpClient> qmp_;
+  QemuInventory inventory_;
+  MigrationSettings settings_;
+  GuestDescription description_;
+  std::vector<MemoryFile> files_;
+  std::vector<MappedRegion> regions_;
+  std::vector<TrackedRange> ranges_;  // the same regions in QEMU's address space
+  std::unique_ptr<WriteTracker> tracker_;
+  std::unique_ptr<StatePipe> pipe_;
+  Deadline paused_at_;
+  bool quiesced_ = false;
+  bool pause_begun_ = false;
+  bool state_saved_ = false;
+};
+
+}  // namespace ramferry
