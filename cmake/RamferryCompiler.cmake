@@ -14,6 +14,10 @@ if(RAMFERRY_SANITIZE)
   add_link_options(-fsanitize=${RAMFERRY_SANITIZE})
 endif()
 
+if(RAMFERRY_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)  # coverage, so that the fuzzer sees its way
+endif()
+
 # ramferry_library(NAME SOURCES ... [DEPENDS ...]): one static library of the house.
 function(ramferry_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS" ${ARGN})
