@@ -1,0 +1,169 @@
+#include "transport/tcp/landing_site.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/status.h"
+#include "base/units.h"
+#include "transport/tcp/frame.h"
+#include "transport/tcp/frame_parser.h"
+#include "transport/tcp/landing.h"
+
+namespace ramferry::tcp {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Small enough to stay in the cache between recv and pwrite, large enough that system calls do not
+// count: measured with bench/channel_bench.
+constexpr size_t kBufferBytes = 512 * 1024;
+
+// Lands what the parser let through, counts it, and answers flushes.
+class Lander final : public FrameSink {
+ public:
+  Lander(std::span<const MappedRegion> regions, ByteStream& stream, int stop_fd,
+         std::chrono::milliseconds stall_timeout)
+      : landing_(regions), stream_(stream), stop_fd_(stop_fd), stall_timeout_(stall_timeout) {}
+
+  absl::Status OnWrite(RegionId region, uint64_t offset,
+                       std::span<const std::byte> bytes) override {
+    payload_ += bytes.size();
+    return landing_.Write(region, offset, bytes);
+  }
+  absl::Status OnZero(RegionId region, uint64_t offset, uint64_t length) override {
+    return landing_.Zero(region, offset, length);
+  }
+  absl::Status OnFlush(uint64_t sequence) override {
+    RETURN_IF_ERROR(landing_.Settle());
+    return SendAll(stream_, Encoded({.type = FrameType::kFlushed, .offset = sequence}), stop_fd_,
+                   In(stall_timeout_));
+  }
+  absl::Status Settle() { return landing_.Settle(); }
+  uint64_t TakePayload() { return std::exchange(payload_, 0); }
+
+ private:
+  Landing landing_;
+  ByteStream& stream_;
+  const int stop_fd_;
+  const std::chrono::milliseconds stall_timeout_;
+  uint64_t payload_ = 0;
+};
+
+ErrorCode CodeFor(const absl::Status& why) {
+  if (absl::IsInvalidArgument(why)) return ErrorCode::kBadFrame;
+  if (absl::IsResourceExhausted(why)) return ErrorCode::kNoMemory;
+  if (absl::IsCancelled(why)) return ErrorCode::kStopped;
+  return ErrorCode::kInternal;
+}
+
+}  // namespace
+
+LandingSite::LandingSite(std::span<const MappedRegion> regions,
+                         std::chrono::milliseconds stall_timeout)
+    : regions_(regions.begin(), regions.end()),
+      stall_timeout_(stall_timeout),
+      stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+LandingSite::~LandingSite() {
+  Stop();
+}
+
+void LandingSite::Deliver(std::unique_ptr<ByteStream> stream, const std::string& peer) {
+  const std::lock_guard lock(mutex_);
+  if (stopped_.load()) return;
+  threads_.emplace_back([this, stream = std::move(stream), peer] { Serve(*stream, peer); });
+}
+
+absl::Status LandingSite::status() const {
+  const std::lock_guard lock(mutex_);
+  return error_;
+}
+
+ChannelStats LandingSite::stats() const {
+  return {.payload = ByteCount(payload_.load(std::memory_order_relaxed)),
+          .wire = ByteCount(wire_.load(std::memory_order_relaxed))};
+}
+
+void LandingSite::Stop() {
+  std::vector<std::thread> threads;
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_.store(true);
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(stop_event_.get(), &one, sizeof one);
+    threads.swap(threads_);
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void LandingSite::Serve(ByteStream& stream, const std::string& peer) {
+  absl::Status end = Receive(stream);
+  if (end.ok()) return;
+  if (stopped_.load()) end = absl::CancelledError("the destination ended the migration");
+  if (!absl::IsCancelled(end)) {
+    const absl::Status error = Annotate(end, fmt::format("page channel from {}", peer));
+    spdlog::warn("{}", std::string(error.message()));
+    const std::lock_guard lock(mutex_);
+    if (error_.ok()) error_ = error;
+  }
+  GiveUp(stream, end);
+}
+
+absl::Status LandingSite::Receive(ByteStream& stream) {
+  std::vector<std::byte> memory(kBufferBytes + kPageBytes);
+  std::span<std::byte> buffer(memory);
+  Lander lander(regions_, stream, stop_event_.get(), stall_timeout_);
+  FrameParser parser(regions_, lander);
+  size_t held = 0;  // bytes at the front of the buffer that wait for the rest of a header or page
+  while (!stopped_.load(std::memory_order_relaxed)) {
+    ASSIGN_OR_RETURN(const ByteStream::Progress got, stream.Receive(buffer.subspan(held)));
+    if (got.ended) {
+      if (parser.closed()) return absl::OkStatus();
+      return absl::UnavailableError("the source went away without closing the channel");
+    }
+    if (got.bytes == 0) {
+      // A source with nothing to send is no fault; the socket's own timers notice a dead one.
+      const absl::Status waited = WaitFor(stream.fd(), got.wait_for, stop_event_.get(), In(60s));
+      if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) return waited;
+      continue;
+    }
+    held += got.bytes;
+    ASSIGN_OR_RETURN(const size_t used, parser.Consume(buffer.first(held)));
+    RETURN_IF_ERROR(lander.Settle());
+    held -= used;
+    if (held > 0) std::memmove(buffer.data(), buffer.data() + used, held);
+    payload_.fetch_add(lander.TakePayload(), std::memory_order_relaxed);
+    wire_.fetch_add(got.bytes, std::memory_order_relaxed);
+  }
+  return absl::CancelledError("stopped");
+}
+
+// Tells the source why, and stays a moment to take in what it still sends: a socket closed with
+// unread bytes is reset, and a reset may overtake the reason.
+void LandingSite::GiveUp(ByteStream& stream, const absl::Status& why) const {
+  const std::string text(why.message().substr(0, kLargestErrorText));
+  std::vector<std::byte> frame(kHeaderBytes + text.size());
+  Encode({.type = FrameType::kError,
+          .code = static_cast<uint32_t>(CodeFor(why)),
+          .length = text.size()},
+         frame.data());
+  std::memcpy(frame.data() + kHeaderBytes, text.data(), text.size());
+  const Deadline deadline = In(stopped_.load() ? 0s : 1s);
+  if (!SendAll(stream, frame, stop_event_.get(), deadline).ok()) return;
+  ::shutdown(stream.fd(), SHUT_WR);
+  char discarded[16 * 1024];
+  while (!stopped_.load() && Clock::now() < deadline) {
+    const ssize_t got = ::recv(stream.fd(), discarded, sizeof discarded, MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return;
+    if (got < 0 && !WaitFor(stream.fd(), POLLIN, stop_event_.get(), deadline).ok()) return;
+  }
+}
+
+}  // namespace ramferry::tcp

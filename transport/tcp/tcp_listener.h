@@ -1,0 +1,78 @@
+// Takes page channels over TCP, at the destination: one listening socket for any number of
+// migrations. A connection is led to its migration by the token it brings (tcp/handshake.h).
+//
+//   ASSIGN_OR_RETURN(auto listener, TcpListener::Create("192.0.2.1", 0, options));
+//   ASSIGN_OR_RETURN(auto receiver, listener->Expect(reservation.regions(), 4));
+//   // send receiver->offer() over the control channel
+//
+// A connection that has no valid token, uses one twice, or says nothing in time is closed with a
+// log line; no more than kMostUnproven are held at a time, the oldest goes first.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+#include "transport/page_channel.h"
+#include "transport/tcp/tcp_options.h"
+
+namespace ramferry {
+
+namespace tcp {
+class TlsContext;
+class TokenRegistry;
+}  // namespace tcp
+
+// Thread-safe. Receivers may live longer than the listener that made them; they then take no new
+// connections.
+class TcpListener final : public ChannelListener {
+ public:
+  static constexpr size_t kMostUnproven = 64;
+  static constexpr size_t kMostChannels = 64;  // of one migration
+
+  // Listens on a numeric address; empty: on all. Port 0: any free one.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<TcpListener>> Create(
+      const std::string& address, uint16_t port, const TcpOptions& options);
+  ~TcpListener() override;
+
+  [[nodiscard]] uint16_t port() const { return port_; }
+
+  [[nodiscard]] absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
+      std::span<const MappedRegion> regions, size_t channels) override;
+
+ private:
+  // A connection that has not proven anything yet, and the thread that asks it to.
+  struct Unproven {
+    std::thread thread;
+    UniqueFd interrupt;  // an eventfd: readable when the thread shall give up
+    std::atomic<bool> done{false};
+  };
+
+  TcpListener(UniqueFd socket, std::string address, uint16_t port, TcpOptions options,
+              std::shared_ptr<const tcp::TlsContext> tls);
+
+  void Accept();
+  void Admit(UniqueFd socket);
+  void Prove(UniqueFd socket, const std::string& peer, int interrupt_fd);
+  absl::Status Introduce(UniqueFd socket, const std::string& peer, int interrupt_fd);
+
+  const UniqueFd socket_;
+  const std::string address_;
+  const uint16_t port_;
+  const TcpOptions options_;
+  const std::shared_ptr<const tcp::TlsContext> tls_;  // null: no encryption
+  const std::shared_ptr<tcp::TokenRegistry> tokens_;
+  const UniqueFd stop_event_;  // readable once the listener goes
+
+  std::list<Unproven> unproven_;  // oldest first; only the accepting thread uses it while it runs
+  std::thread accepting_;
+};
+
+}  // namespace ramferry

@@ -1,0 +1,70 @@
+// The source's end of one page channel: frames go out from guest memory without a copy of ours, up
+// to 512 of them with one system call.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/unique_fd.h"
+#include "transport/page_channel.h"
+#include "transport/tcp/byte_stream.h"
+#include "transport/tcp/frame.h"
+
+namespace ramferry::tcp {
+
+class TcpPageChannel final : public PageChannel {
+ public:
+  // Over a stream that the destination has accepted. `name` begins every error message.
+  TcpPageChannel(std::unique_ptr<ByteStream> stream, std::string name,
+                 std::chrono::milliseconds stall_timeout);
+  // Tells the destination that this end was meant, unless the channel has failed.
+  ~TcpPageChannel() override;
+
+  [[nodiscard]] const ChannelCapabilities& capabilities() const override { return capabilities_; }
+  [[nodiscard]] absl::Status Write(std::span<const PageWrite> writes) override;
+  [[nodiscard]] absl::Status WriteZeros(std::span<const PageZero> zeros) override;
+  [[nodiscard]] absl::Status Flush(Deadline deadline) override;
+  [[nodiscard]] ChannelStats stats() const override;
+  void Abort() override;
+
+ private:
+  static constexpr size_t kFramesPerCall = 512;  // two iovecs each: IOV_MAX
+
+  // Sends pieces_[0, count), however often the socket fills up.
+  absl::Status SendPieces(size_t count, Deadline deadline);
+  // Waits for `events`, or for what the destination has to say: that is then read.
+  absl::Status WaitForPeer(short events, Deadline deadline);
+  // Takes in what has come from the destination, without waiting. An error if it ended the channel.
+  absl::Status ReadAnswers();
+  absl::Status TakeAnswer(const FrameHeader& header, std::string_view text);
+  absl::Status Fail(const absl::Status& status);
+
+  std::unique_ptr<ByteStream> stream_;
+  const std::string name_;
+  const std::chrono::milliseconds stall_timeout_;
+  const ChannelCapabilities capabilities_;
+
+  absl::Status error_;  // the first; the channel is dead with it
+  std::array<HeaderBytes, kFramesPerCall> headers_;
+  std::array<iovec, 2 * kFramesPerCall> pieces_;
+  uint64_t flush_ = 0;    // sequence of the last FLUSH sent ...
+  uint64_t flushed_ = 0;  // ... and of the last FLUSHED that came
+  std::array<std::byte, kHeaderBytes + kLargestErrorText> answer_;
+  size_t answer_bytes_ = 0;
+
+  std::atomic<bool> aborted_{false};
+  UniqueFd abort_event_;  // readable once Abort() was called
+  // Written by the worker, read by whoever reports.
+  std::atomic<uint64_t> payload_{0};
+  std::atomic<uint64_t> wire_{0};
+};
+
+}  // namespace ramferry::tcp

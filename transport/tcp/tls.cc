@@ -1,0 +1,266 @@
+#include "transport/tcp/tls.h"
+
+#include <fmt/format.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+
+namespace ramferry::tcp {
+namespace {
+
+constexpr char kExporterLabel[] = "EXPORTER-ramferry-page-channel";
+// Copied together for SSL_write: a few full records, and still in the cache when they are
+// encrypted.
+constexpr size_t kStagingBytes = 64 * 1024;
+// Well below what one AES-GCM key may encrypt (RFC 8446, section 5.5: some 380 GB).
+constexpr uint64_t kBytesPerKey = uint64_t{64} << 30;
+// What the library reads from the socket at once: many records instead of a header and a record.
+constexpr size_t kReadAheadBytes = 256 * 1024;
+
+// The oldest entry of the library's error queue, which is emptied.
+std::string TakeError() {
+  const unsigned long error = ::ERR_get_error();
+  ::ERR_clear_error();
+  if (error == 0) return "no reason given";
+  const char* reason = ::ERR_reason_error_string(error);
+  return reason != nullptr ? reason : fmt::format("error {:#x}", error);
+}
+
+struct FreeSsl {
+  void operator()(SSL* ssl) const { ::SSL_free(ssl); }
+};
+using SslPtr = std::unique_ptr<SSL, FreeSsl>;
+
+// OpenSSL writes to its socket with write(2), which would raise SIGPIPE. Its own BIO type that
+// sends with MSG_NOSIGNAL is the documented way out (BIO_meth_new(3)).
+int SendNoSignal(BIO* bio, const char* data, int length) {
+  int fd = -1;
+  ::BIO_get_fd(bio, &fd);
+  ::BIO_clear_retry_flags(bio);
+  const ssize_t sent = ::send(fd, data, static_cast<size_t>(length), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+    ::BIO_set_retry_write(bio);
+  }
+  return static_cast<int>(sent);
+}
+
+BIO_METHOD* SocketMethod() {
+  static BIO_METHOD* const method = [] {
+    const BIO_METHOD* socket = ::BIO_s_socket();
+    BIO_METHOD* own = ::BIO_meth_new(BIO_TYPE_SOCKET, "page channel");
+    ::BIO_meth_set_write(own, SendNoSignal);
+    ::BIO_meth_set_read(own, ::BIO_meth_get_read(socket));
+    ::BIO_meth_set_ctrl(own, ::BIO_meth_get_ctrl(socket));
+    ::BIO_meth_set_create(own, ::BIO_meth_get_create(socket));
+    ::BIO_meth_set_destroy(own, ::BIO_meth_get_destroy(socket));
+    return own;
+  }();
+  return method;
+}
+
+class TlsStream final : public ByteStream {
+ public:
+  TlsStream(UniqueFd socket, SslPtr ssl) : socket_(std::move(socket)), ssl_(std::move(ssl)) {
+    staging_.resize(kStagingBytes);
+  }
+
+  // Copies pieces together and encrypts them. A copy that did not go out at once is kept and sent
+  // again as it is: the record is made, while the guest's memory may have changed.
+  absl::StatusOr<Progress> Send(std::span<const iovec> pieces) override {
+    if (staged_ == sent_) {
+      if (since_key_ >= kBytesPerKey) {
+        ::SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
+        since_key_ = 0;
+      }
+      Stage(pieces);
+    }
+    if (staged_ == sent_) return Progress{};
+    ::ERR_clear_error();
+    size_t written = 0;
+    const int result =
+        ::SSL_write_ex(ssl_.get(), staging_.data() + sent_, staged_ - sent_, &written);
+    if (result != 1) return Explain(result);
+    sent_ += written;
+    since_key_ += written;
+    return Progress{.bytes = written};
+  }
+
+  absl::StatusOr<Progress> Receive(std::span<std::byte> into) override {
+    Progress progress;
+    ::ERR_clear_error();
+    while (progress.bytes < into.size()) {
+      size_t got = 0;
+      const int result = ::SSL_read_ex(ssl_.get(), into.data() + progress.bytes,
+                                       into.size() - progress.bytes, &got);
+      if (result != 1) {
+        if (progress.bytes > 0) return progress;  // what went wrong comes again with the next call
+        return Explain(result);
+      }
+      progress.bytes += got;
+    }
+    return progress;
+  }
+
+  absl::StatusOr<Key> ExportKey(std::string_view context) const override {
+    Key key;
+    if (::SSL_export_keying_material(ssl_.get(), reinterpret_cast<unsigned char*>(key.data()),
+                                     key.size(), kExporterLabel, sizeof kExporterLabel - 1,
+                                     reinterpret_cast<const unsigned char*>(context.data()),
+                                     context.size(), 1) != 1) {
+      return absl::InternalError("cannot derive a key from a TLS session: " + TakeError());
+    }
+    return key;
+  }
+
+  bool encrypted() const override { return true; }
+  int fd() const override { return socket_.get(); }
+
+  // One step of the handshake: OK when done, else what to wait for or why it failed.
+  absl::StatusOr<Progress> Step() {
+    ::ERR_clear_error();
+    const int result = ::SSL_do_handshake(ssl_.get());
+    if (result == 1) return Progress{};
+    const int kind = ::SSL_get_error(ssl_.get(), result);
+    if (kind == SSL_ERROR_WANT_READ) return Progress{.wait_for = POLLIN};
+    if (kind == SSL_ERROR_WANT_WRITE) return Progress{.wait_for = POLLOUT};
+    const long verdict = ::SSL_get_verify_result(ssl_.get());
+    if (verdict != X509_V_OK) {
+      return absl::UnauthenticatedError(fmt::format("the peer's certificate is refused: {}",
+                                                    ::X509_verify_cert_error_string(verdict)));
+    }
+    if (kind == SSL_ERROR_SYSCALL) {
+      return absl::UnavailableError("the connection was lost while TLS was being set up");
+    }
+    return absl::UnauthenticatedError("no TLS session: " + TakeError());
+  }
+
+ private:
+  // As many bytes of `pieces` as fit.
+  void Stage(std::span<const iovec> pieces) {
+    staged_ = sent_ = 0;
+    for (const iovec& piece : pieces) {
+      const size_t take = std::min(piece.iov_len, staging_.size() - staged_);
+      if (take == 0) break;
+      std::memcpy(staging_.data() + staged_, piece.iov_base, take);
+      staged_ += take;
+    }
+  }
+
+  absl::StatusOr<Progress> Explain(int result) {
+    switch (::SSL_get_error(ssl_.get(), result)) {
+      case SSL_ERROR_WANT_READ:
+        return Progress{.wait_for = POLLIN};
+      case SSL_ERROR_WANT_WRITE:
+        return Progress{.wait_for = POLLOUT};
+      case SSL_ERROR_ZERO_RETURN:
+        return Progress{.ended = true};
+      case SSL_ERROR_SYSCALL:
+        return absl::UnavailableError(
+            errno != 0 ? std::string(ErrnoStatus(errno, "the connection is lost").message())
+                       : "the connection is lost");
+      default: {
+        const unsigned long error = ::ERR_peek_error();
+        if (ERR_GET_LIB(error) == ERR_LIB_SSL &&
+            ERR_GET_REASON(error) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+          ::ERR_clear_error();
+          return Progress{.ended = true};  // the frames tell a good end from a bad one
+        }
+        // TLS 1.3: a client learns only here that the other end refused its certificate.
+        const std::string reason = TakeError();
+        if (reason.find("alert") != std::string::npos) {
+          return absl::UnauthenticatedError("the peer ended the TLS session: " + reason);
+        }
+        return absl::UnavailableError("the TLS session broke: " + reason);
+      }
+    }
+  }
+
+  UniqueFd socket_;
+  SslPtr ssl_;
+  std::vector<std::byte> staging_;
+  size_t staged_ = 0;  // bytes copied to staging_ ...
+  size_t sent_ = 0;    // ... and how many of them are out
+  uint64_t since_key_ = 0;
+};
+
+}  // namespace
+
+TlsContext::TlsContext(std::shared_ptr<ssl_ctx_st> context, Side side)
+    : context_(std::move(context)), side_(side) {}
+
+absl::StatusOr<std::shared_ptr<const TlsContext>> TlsContext::Create(const TcpOptions& options,
+                                                                     Side side) {
+  ::ERR_clear_error();
+  std::shared_ptr<SSL_CTX> context(
+      ::SSL_CTX_new(side == Side::kSource ? ::TLS_client_method() : ::TLS_server_method()),
+      ::SSL_CTX_free);
+  SSL_CTX* const ctx = context.get();
+  if (ctx == nullptr) return absl::InternalError("cannot set up TLS: " + TakeError());
+  const auto bad_file = [](const char* what, const std::string& file) {
+    return absl::FailedPreconditionError(
+        fmt::format("cannot use the {} in '{}': {}", what, file, TakeError()));
+  };
+  if (::SSL_CTX_load_verify_file(ctx, options.ca_file.c_str()) != 1) {
+    return bad_file("CA certificate", options.ca_file);
+  }
+  if (::SSL_CTX_use_certificate_chain_file(ctx, options.certificate_file.c_str()) != 1) {
+    return bad_file("host certificate", options.certificate_file);
+  }
+  if (::SSL_CTX_use_PrivateKey_file(ctx, options.key_file.c_str(), SSL_FILETYPE_PEM) != 1) {
+    return bad_file("host key", options.key_file);
+  }
+  // 128-bit AES first: the fastest of them wherever there are AES instructions.
+  if (::SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) != 1 ||
+      ::SSL_CTX_set_ciphersuites(ctx,
+                                 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
+                                 "TLS_CHACHA20_POLY1305_SHA256") != 1) {
+    return absl::InternalError("cannot set up TLS 1.3: " + TakeError());
+  }
+  ::SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_TICKET);
+  ::SSL_CTX_set_num_tickets(ctx, 0);  // no session is ever resumed
+  ::SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+  ::SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  // One certificate serves a host in both roles; that it says "server" or "client" is no reason to
+  // refuse it, so it is checked as what it is: a certificate of our CA.
+  ::SSL_CTX_set_purpose(ctx, X509_PURPOSE_ANY);
+  ::SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  ::SSL_CTX_set_read_ahead(ctx, 1);
+  ::SSL_CTX_set_default_read_buffer_len(ctx, kReadAheadBytes);
+  return std::shared_ptr<const TlsContext>(new TlsContext(std::move(context), side));
+}
+
+absl::StatusOr<std::unique_ptr<ByteStream>> TlsContext::Secure(UniqueFd socket, int interrupt_fd,
+                                                               Deadline deadline) const {
+  SslPtr ssl(::SSL_new(context_.get()));
+  BIO* const bio = ::BIO_new(SocketMethod());
+  if (ssl == nullptr || bio == nullptr) {
+    ::BIO_free(bio);
+    return absl::InternalError("cannot set up TLS: " + TakeError());
+  }
+  ::BIO_set_fd(bio, socket.get(), BIO_NOCLOSE);
+  ::SSL_set_bio(ssl.get(), bio, bio);
+  if (side_ == Side::kSource) {
+    ::SSL_set_connect_state(ssl.get());
+  } else {
+    ::SSL_set_accept_state(ssl.get());
+  }
+  auto stream = std::make_unique<TlsStream>(std::move(socket), std::move(ssl));
+  while (true) {
+    ASSIGN_OR_RETURN(const ByteStream::Progress step, stream->Step());
+    if (step.wait_for == 0) return std::unique_ptr<ByteStream>(std::move(stream));
+    RETURN_IF_ERROR(WaitFor(stream->fd(), step.wait_for, interrupt_fd, deadline));
+  }
+}
+
+}  // namespace ramferry::tcp
