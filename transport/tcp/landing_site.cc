@@ -29,31 +29,39 @@ constexpr size_t kBufferBytes = 512 * 1024;
 class Lander final : public FrameSink {
  public:
   Lander(std::span<const MappedRegion> regions, ByteStream& stream, int stop_fd,
-         std::chrono::milliseconds stall_timeout)
-      : landing_(regions), stream_(stream), stop_fd_(stop_fd), stall_timeout_(stall_timeout) {}
+         std::chrono::milliseconds stall_timeout, std::atomic<uint64_t>& payload)
+      : landing_(regions),
+        stream_(stream),
+        stop_fd_(stop_fd),
+        stall_timeout_(stall_timeout),
+        payload_(payload) {}
 
   absl::Status OnWrite(RegionId region, uint64_t offset,
                        std::span<const std::byte> bytes) override {
-    payload_ += bytes.size();
+    landed_ += bytes.size();
     return landing_.Write(region, offset, bytes);
   }
   absl::Status OnZero(RegionId region, uint64_t offset, uint64_t length) override {
     return landing_.Zero(region, offset, length);
   }
   absl::Status OnFlush(uint64_t sequence) override {
-    RETURN_IF_ERROR(landing_.Settle());
+    RETURN_IF_ERROR(Settle());
     return SendAll(stream_, Encoded({.type = FrameType::kFlushed, .offset = sequence}), stop_fd_,
                    In(stall_timeout_));
   }
-  absl::Status Settle() { return landing_.Settle(); }
-  uint64_t TakePayload() { return std::exchange(payload_, 0); }
+  absl::Status Settle() {
+    RETURN_IF_ERROR(landing_.Settle());
+    payload_.fetch_add(std::exchange(landed_, 0), std::memory_order_relaxed);
+    return absl::OkStatus();
+  }
 
  private:
   Landing landing_;
   ByteStream& stream_;
   const int stop_fd_;
   const std::chrono::milliseconds stall_timeout_;
-  uint64_t payload_ = 0;
+  std::atomic<uint64_t>& payload_;  // shared by all channels
+  uint64_t landed_ = 0;             // of it, not yet added
 };
 
 ErrorCode CodeFor(const absl::Status& why) {
@@ -119,7 +127,7 @@ void LandingSite::Serve(ByteStream& stream, const std::string& peer) {
 absl::Status LandingSite::Receive(ByteStream& stream) {
   std::vector<std::byte> memory(kBufferBytes + kPageBytes);
   std::span<std::byte> buffer(memory);
-  Lander lander(regions_, stream, stop_event_.get(), stall_timeout_);
+  Lander lander(regions_, stream, stop_event_.get(), stall_timeout_, payload_);
   FrameParser parser(regions_, lander);
   size_t held = 0;  // bytes at the front of the buffer that wait for the rest of a header or page
   while (!stopped_.load(std::memory_order_relaxed)) {
@@ -135,12 +143,11 @@ absl::Status LandingSite::Receive(ByteStream& stream) {
       continue;
     }
     held += got.bytes;
+    wire_.fetch_add(got.bytes, std::memory_order_relaxed);
     ASSIGN_OR_RETURN(const size_t used, parser.Consume(buffer.first(held)));
     RETURN_IF_ERROR(lander.Settle());
     held -= used;
     if (held > 0) std::memmove(buffer.data(), buffer.data() + used, held);
-    payload_.fetch_add(lander.TakePayload(), std::memory_order_relaxed);
-    wire_.fetch_add(got.bytes, std::memory_order_relaxed);
   }
   return absl::CancelledError("stopped");
 }

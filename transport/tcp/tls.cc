@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -97,17 +98,22 @@ class TlsStream final : public ByteStream {
   }
 
   absl::StatusOr<Progress> Receive(std::span<std::byte> into) override {
-    Progress progress;
+    if (end_.has_value()) return *end_;
     ::ERR_clear_error();
+    Progress progress;
     while (progress.bytes < into.size()) {
       size_t got = 0;
       const int result = ::SSL_read_ex(ssl_.get(), into.data() + progress.bytes,
                                        into.size() - progress.bytes, &got);
-      if (result != 1) {
-        if (progress.bytes > 0) return progress;  // what went wrong comes again with the next call
-        return Explain(result);
+      if (result == 1) {
+        progress.bytes += got;
+        continue;
       }
-      progress.bytes += got;
+      absl::StatusOr<Progress> stop = Explain(result);
+      // The library tells of an end only once: keep it until the bytes before it were taken.
+      if (!stop.ok() || stop->ended) end_ = stop;
+      if (progress.bytes > 0) return progress;
+      return stop;
     }
     return progress;
   }
@@ -192,6 +198,7 @@ class TlsStream final : public ByteStream {
   size_t staged_ = 0;  // bytes copied to staging_ ...
   size_t sent_ = 0;    // ... and how many of them are out
   uint64_t since_key_ = 0;
+  std::optional<absl::StatusOr<Progress>> end_;  // of what can be received
 };
 
 }  // namespace
