@@ -2,15 +2,19 @@
 
     with Network() as network:
         Qemu("source", netns=network.source.name, extra=network.source.nic(mac), ...)
-        subprocess.run(network.client.command("ping", "-c1", network.destination.address))
+        subprocess.run(network.client.command("ip", "neighbour"))
+        connection = network.client.socket(socket.AF_INET, socket.SOCK_STREAM)
 
 The switch is a bridge in a namespace of its own. Each host has a bridge too, which carries its address, its
 uplink and the tap devices of its guests, so that a guest's frames take the way they would take in a rack,
 and a moved guest must announce itself before the switch finds it again. Nothing else can be reached.
 """
+import ctypes
 import itertools
 import os
+import socket
 import subprocess
+import threading
 
 _numbers = itertools.count()
 
@@ -43,6 +47,24 @@ class Namespace:
     def command(self, *arguments):
         """The command line that runs `arguments` in this namespace."""
         return ["ip", "netns", "exec", self.name, *arguments]
+
+    def socket(self, family, kind):
+        """A socket of this namespace, for use in this process."""
+        made = []
+
+        def make():  # in a thread of its own: only the calling thread changes its namespace
+            libc = ctypes.CDLL(None, use_errno=True)
+            clone_newnet = 0x40000000
+            with open(f"/run/netns/{self.name}") as namespace:
+                if libc.setns(namespace.fileno(), clone_newnet) == 0:
+                    made.append(socket.socket(family, kind))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if not made:
+            raise RuntimeError(f"cannot enter the network namespace {self.name}")
+        return made[0]
 
     def nic(self, mac):
         """Makes a tap on this host's bridge; returns QEMU's arguments for a virtio NIC on it."""

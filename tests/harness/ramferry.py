@@ -9,6 +9,7 @@ The binary is $RAMFERRY, else cli/ramferry of the build (qemu.BUILD).
 """
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -113,9 +114,7 @@ class Receiver:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        for path in self._directory.iterdir():
-            path.unlink()
-        self._directory.rmdir()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
     def log(self):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.guests.testguest import mailbox
-from tests.harness import leaks
+from tests.harness import leaks, ramferry
 from tests.harness.memory import touched_bytes
 from tests.harness.qemu import TESTGUEST, Qemu, kvm_works, migrate_by_qemu
 from tests.harness.ticks import TickObserver
@@ -145,3 +145,27 @@ def test_nothing_is_left_of_a_stopped_qemu():
         assert all(path.exists() for path in files)
     assert process.poll() is not None
     assert not any(path.exists() for path in files)
+
+
+def test_ramferry_wrapper_runs_the_command_line(tmp_path, monkeypatch):
+    program = tmp_path / "ramferry"
+    program.write_text("""#!/bin/sh
+case "$1" in
+  receive) grep -q hello "$3" && echo listening && exec sleep 1000 ;;
+  migrate) echo "{\\"from\\": \\"$2\\", \\"to\\": \\"$3\\"}" >"$5"; echo moved; exit 3 ;;
+  certs) exit 1 ;;
+esac
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("RAMFERRY", str(program))
+    with ramferry.Receiver("hello") as receiver:
+        process = receiver.process
+        assert "listening" in receiver.log
+        result = ramferry.migrate("/tmp/guest.qmp", "there:1")
+        assert (result.exit_code, result.stdout) == (3, "moved\n")
+        assert result.report == {"from": "/tmp/guest.qmp", "to": "there:1"}
+    assert process.poll() is not None
+    with pytest.raises(RuntimeError, match="ended at once"):
+        ramferry.Receiver("no greeting").__enter__()
+    with pytest.raises(RuntimeError, match="certs"):
+        ramferry.make_certificates(tmp_path)

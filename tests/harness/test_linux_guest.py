@@ -1,0 +1,92 @@
+"""The Linux guest boots on a network of namespaces and shows what it does; its checks can fail."""
+import struct
+
+import pytest
+
+from tests.guests.linux import build
+from tests.harness import linux_guest, netns
+from tests.harness.linux_guest import LinuxGuest, TickReceiver, connect, echo, http_get
+from tests.harness.qemu import migrate_by_qemu
+
+
+def missing():
+    reason = netns.available()
+    if reason:
+        return reason
+    try:
+        build.build()
+    except build.CannotBuild as error:
+        return f"no Linux guest: {error}"
+    return None
+
+
+_MISSING = missing()
+pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
+
+
+def test_linux_guest_serves_http_tcp_and_ticks(tmp_path):
+    disk = tmp_path / "disk.raw"
+    linux_guest.write_disk_image(disk, mib=4)
+    with netns.Network() as network, TickReceiver(network.client) as ticks, \
+         LinuxGuest("guest", network.source, ticks=ticks, disk=disk, disk_cache="none") as guest:
+        guest.wait_up()
+        assert http_get(network.client, guest.address) == (200, build.PAGE)
+        with connect(network.client, guest.address, linux_guest.ECHO_PORT) as connection:
+            assert echo(connection, b"are you there?") == b"are you there?"
+        with connect(network.client, guest.address, linux_guest.COUNTER_PORT) as connection:
+            numbers = connection.makefile("rb").read(5 * 8)
+            assert struct.unpack("<5Q", numbers) == (0, 1, 2, 3, 4)
+        start = ticks.wait(lambda tick: tick["memory_work"] > 100, "memory to be rewritten")
+        tick = ticks.wait(lambda now: now["disk_reads"] > 1000 and now["number"] > start["number"] + 50,
+                          "disk reads and ticks")
+        assert tick["memory_bad"] == 0 and tick["disk_bad"] == 0
+        assert ticks.summary().repeated == 0
+
+
+def test_linux_guest_sees_a_wrong_disk_block(tmp_path):
+    disk = tmp_path / "disk.raw"
+    linux_guest.write_disk_image(disk, mib=4)
+    with open(disk, "r+b") as image:
+        image.seek(333 * 4096 + 96)
+        image.write(b"\xff")
+    with netns.Network() as network, TickReceiver(network.client) as ticks, \
+         LinuxGuest("guest", network.source, ticks=ticks, disk=disk) as guest:
+        guest.wait_up()
+        tick = ticks.wait(lambda now: now["disk_bad"] > 0, "the bad block to be found")
+        assert tick["disk_first_bad_block"] == 333
+
+
+def test_linux_guest_sees_a_wrong_page():
+    with netns.Network() as network, TickReceiver(network.client) as ticks, \
+         LinuxGuest("guest", network.source, ticks=ticks) as guest:
+        guest.wait_up()
+        assert ticks.wait(lambda now: now["memory_work"] > 0, "memory to be rewritten")["memory_bad"] == 0
+        guest.qmp.execute("stop")
+        guest.memory.write(find_filled_page(guest.memory) + 800, b"\x55")
+        guest.qmp.execute("cont")
+        ticks.wait(lambda now: now["memory_bad"] == 1, "the bad page to be found", seconds=120)
+
+
+def find_filled_page(memory):
+    """The address of a page of the agent's: one word all over, and not one byte all over."""
+    for address in range(16 << 20, memory.size, 4096):
+        page = memory.read(address, 4096)
+        if len(set(page[:8])) > 2 and page == page[:8] * 512:
+            return address
+    raise AssertionError("no page of the agent's pattern")
+
+
+def test_open_connections_live_on_through_a_move_to_the_other_host():
+    with netns.Network() as network, TickReceiver(network.client) as ticks, \
+         LinuxGuest("source", network.source, ticks=ticks) as source, \
+         LinuxGuest("target", network.destination, ticks=ticks, incoming=True) as target:
+        source.wait_up()
+        with connect(network.client, source.address, linux_guest.ECHO_PORT) as connection:
+            assert echo(connection, b"before") == b"before"
+            source.qmp.execute("stop")  # see migrate_by_qemu
+            migrate_by_qemu(source, target)
+            source.stop()
+            assert echo(connection, b"after") == b"after"
+        number = ticks.last()["number"]
+        tick = ticks.wait(lambda now: now["number"] > number + 20, "ticks from the other host")
+        assert tick["memory_bad"] == 0 and ticks.summary().repeated == 0
