@@ -101,6 +101,8 @@ class ChannelReceiver {
 class ChannelConnector {
  public:
   virtual ~ChannelConnector() = default;
+  // Which offers it can serve: ChannelOffer::transport.
+  [[nodiscard]] virtual std::string transport() const = 0;
   // One channel for each token of the offer, all connected and accepted by the peer.
   [[nodiscard]] virtual absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
       const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) = 0;
@@ -109,6 +111,7 @@ class ChannelConnector {
 class ChannelListener {
  public:
   virtual ~ChannelListener() = default;
+  [[nodiscard]] virtual std::string transport() const = 0;
   // Ready to take `channels` connections that land in `regions`, which must outlive the receiver.
   [[nodiscard]] virtual absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
       std::span<const MappedRegion> regions, size_t channels) = 0;

@@ -25,6 +25,8 @@ class TcpConnector final : public ChannelConnector {
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<TcpConnector>> Create(
       const TcpOptions& options);
 
+  [[nodiscard]] std::string transport() const override { return "tcp"; }
+
   // `offer.address` must be filled in. FailedPrecondition: one end wants encryption and the other
   // does not.
   [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
