@@ -79,7 +79,7 @@ TEST_P(TcpChannel, random_batches_land_bit_for_bit) {
 
   std::mt19937_64 random(2);
   uint64_t payload = 0;
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 16; ++round) {
     std::vector<PageWrite> writes;
     std::vector<PageZero> zeros;
     for (uint64_t i = random() % 700; i > 0; --i) {  // also more than one system call takes

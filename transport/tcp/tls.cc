@@ -26,8 +26,6 @@ constexpr char kExporterLabel[] = "EXPORTER-ramferry-page-channel";
 constexpr size_t kStagingBytes = 64 * 1024;
 // Well below what one AES-GCM key may encrypt (RFC 8446, section 5.5: some 380 GB).
 constexpr uint64_t kBytesPerKey = uint64_t{64} << 30;
-// What the library reads from the socket at once: many records instead of a header and a record.
-constexpr size_t kReadAheadBytes = 256 * 1024;
 
 // The oldest entry of the library's error queue, which is emptied.
 std::string TakeError() {
@@ -242,8 +240,9 @@ absl::StatusOr<std::shared_ptr<const TlsContext>> TlsContext::Create(const TcpOp
   // refuse it, so it is checked as what it is: a certificate of our CA.
   ::SSL_CTX_set_purpose(ctx, X509_PURPOSE_ANY);
   ::SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  // Header and record with one system call. A larger buffer gains nothing: the library moves what
+  // is left over to the front for every record.
   ::SSL_CTX_set_read_ahead(ctx, 1);
-  ::SSL_CTX_set_default_read_buffer_len(ctx, kReadAheadBytes);
   return std::shared_ptr<const TlsContext>(new TlsContext(std::move(context), side));
 }
 
