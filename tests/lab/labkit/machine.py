@@ -1,0 +1,96 @@
+"""One emulated host: a QEMU process that cannot outlive the lab, and its QMP socket."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+
+from . import LabError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Machine:
+    """`index` counts from 1: machine 1 waits for the cable between the two, machine 2 plugs it."""
+
+    def __init__(self, name, index, scenario, root, kernel, shared, accelerator):
+        self.name = name
+        self.console = shared / f"console.{name}"
+        self._qmp_path = shared / f"qmp.{name}"
+        program = shutil.which("qemu-system-x86_64")
+        if not program:
+            raise LabError("qemu-system-x86_64 is not installed: apt-get install qemu-system-x86")
+        append = (f"console=ttyS0 quiet panic=-1 lab.host={name} lab.ip=10.9.0.{index}/24 "
+                  f"lab.mtu={scenario.mtu} lab.rdma={int(scenario.rdma)} {scenario.kernel_arguments}")
+        accelerate = {"tcg": ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", os.environ.get("LABCPU", "max,la57=off")],
+                      "kvm": ["-accel", "kvm", "-cpu", "host"]}[accelerator]
+        self._command = [
+            program, *accelerate, "-name", f"ramferry-lab-{name}", "-m", scenario.memory,
+            "-smp", str(scenario.cpus), "-nodefaults", "-no-reboot", "-display", "none",
+            "-serial", f"file:{self.console}",
+            "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
+            "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", append,
+            "-drive", f"file={root}/root.ext4,format=raw,if=virtio,snapshot=on",
+            "-drive", f"file={kernel.modules},format=raw,if=virtio,readonly=on",
+            "-virtfs", f"local,path={shared},mount_tag=host,security_model=none,multidevs=remap",
+            "-device", "virtio-rng-pci",
+        ]
+        if scenario.hosts == 2:
+            cable = f"addr.type=unix,addr.path={shared}/cable"
+            self._command += [
+                "-netdev", f"stream,id=net0,server={'on' if index == 1 else 'off'},{cable}",
+                "-device", f"virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:00:00:0{index}",
+            ]
+        else:
+            self._command += ["-netdev", "hubport,id=net0,hubid=0",
+                              "-device", "virtio-net-pci,netdev=net0,romfile="]
+        self._log = shared / f"qemu.{name}"
+        self._process = None
+
+    def power_on(self):
+        with open(self._log, "w") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=_die_with_parent)
+
+    def is_on(self):
+        return self._process is not None and self._process.poll() is None
+
+    def pull_plug(self):
+        """Off, at once, as in a power failure. Idempotent."""
+        if self.is_on():
+            self._process.kill()
+        if self._process is not None:
+            self._process.wait()
+
+    def emulator_errors(self):
+        return self._log.read_text().strip() if self._log.exists() else ""
+
+    def set_link(self, up):
+        self._qmp("set_link", name="net0", up=up)
+
+    def _qmp(self, command, **arguments):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            directory, name = os.path.split(self._qmp_path)
+            descriptor = os.open(directory, os.O_PATH)  # socket paths are limited to 108 bytes
+            try:
+                connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+            finally:
+                os.close(descriptor)
+            stream = connection.makefile("rw")
+            stream.readline()  # greeting
+            for request in ({"execute": "qmp_capabilities"},
+                            {"execute": command, "arguments": arguments}):
+                stream.write(json.dumps(request) + "\n")
+                stream.flush()
+                reply = json.loads(stream.readline())
+                if "error" in reply:
+                    raise LabError(f"{command} on {self.name}: {reply['error']['desc']}")
