@@ -29,7 +29,7 @@ class Machine:
             raise LabError("qemu-system-x86_64 is not installed: apt-get install qemu-system-x86")
         append = (f"console=ttyS0 quiet panic=-1 lab.host={name} lab.ip=10.9.0.{index}/24 "
                   f"lab.mtu={scenario.mtu} lab.rdma={int(scenario.rdma)} {scenario.kernel_arguments}")
-        accelerate = {"tcg": ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", os.environ.get("LABCPU", "max,la57=off")],
+        accelerate = {"tcg": ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,la57=off"],
                       "kvm": ["-accel", "kvm", "-cpu", "host"]}[accelerator]
         self._command = [
             program, *accelerate, "-name", f"ramferry-lab-{name}", "-m", scenario.memory,
