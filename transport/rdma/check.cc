@@ -1,0 +1,190 @@
+#include "transport/rdma/check.h"
+
+#include <arpa/inet.h>
+#include <infiniband/verbs.h>
+#include <net/if.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "fmt/format.h"
+#include "transport/rdma/pin_limit.h"
+#include "transport/rdma/rdma_transport.h"
+
+namespace ramferry::rdma {
+namespace {
+
+struct ContextDeleter {
+  void operator()(ibv_context* context) const { ibv_close_device(context); }
+};
+
+// Speed of one lane in Gbit/s, by the bit that the port reports (InfiniBand specification, volume
+// 1, PortInfo; libibverbs' ibv_port_attr has no names for them).
+double LaneSpeed(unsigned speed) {
+  switch (speed) {
+    case 1:
+      return 2.5;
+    case 2:
+      return 5;
+    case 4:
+    case 8:
+      return 10;
+    case 16:
+      return 14;
+    case 32:
+      return 25;
+    case 64:
+      return 50;
+    case 128:
+      return 100;
+    default:
+      return 0;
+  }
+}
+
+int Lanes(uint8_t width) {
+  switch (width) {
+    case 1:
+      return 1;
+    case 2:
+      return 4;
+    case 4:
+      return 8;
+    case 8:
+      return 12;
+    case 16:
+      return 2;
+    default:
+      return 0;
+  }
+}
+
+std::optional<int> NumaNode(const char* device) {
+  std::ifstream file(fmt::format("/sys/class/infiniband/{}/device/numa_node", device));
+  int node = -1;
+  if (file >> node && node >= 0) return node;
+  return std::nullopt;
+}
+
+RdmaPort ProbePort(ibv_context* context, uint8_t number) {
+  RdmaPort port;
+  port.number = number;
+  ibv_port_attr attributes{};
+  if (ibv_query_port(context, number, &attributes) != 0) {
+    port.state = "cannot be read";
+    return port;
+  }
+  port.active = attributes.state == IBV_PORT_ACTIVE;
+  port.state = ibv_port_state_str(attributes.state);
+  port.link_layer = attributes.link_layer == IBV_LINK_LAYER_ETHERNET ? "Ethernet" : "InfiniBand";
+  port.gigabits_per_second = LaneSpeed(attributes.active_speed) * Lanes(attributes.active_width);
+  port.mtu = 128U << static_cast<unsigned>(attributes.active_mtu);
+  port.largest_message = attributes.max_msg_sz;
+  for (int i = 0; i < attributes.gid_tbl_len; ++i) {
+    ibv_gid_entry entry{};
+    if (ibv_query_gid_ex(context, number, static_cast<uint32_t>(i), &entry, 0) != 0) continue;
+    RdmaGid gid;
+    gid.index = entry.gid_index;
+    char text[INET6_ADDRSTRLEN] = "";
+    ::inet_ntop(AF_INET6, entry.gid.raw, text, sizeof text);
+    gid.address = text;
+    const char* const kinds[] = {"InfiniBand", "RoCE v1", "RoCE v2"};
+    gid.kind = entry.gid_type <= 2 ? kinds[entry.gid_type] : "unknown";
+    char name[IF_NAMESIZE] = "";
+    if (entry.ndev_ifindex != 0 && ::if_indextoname(entry.ndev_ifindex, name) != nullptr) {
+      gid.interface = name;
+    }
+    port.gids.push_back(std::move(gid));
+  }
+  return port;
+}
+
+void FindProblems(const RdmaDevice& device, std::vector<RdmaProblem>& problems) {
+  for (const RdmaPort& port : device.ports) {
+    const std::string name = fmt::format("{} port {}", device.name, port.number);
+    if (!port.active) {
+      problems.push_back({fmt::format("{} is {}", name, port.state),
+                          port.link_layer == "Ethernet"
+                              ? "set its network interface up (ip link set DEV up); check the cable"
+                              : "check the cable, and that a subnet manager runs in the fabric"});
+      continue;
+    }
+    if (port.gids.empty()) {
+      problems.push_back({fmt::format("{} has no address (GID)", name),
+                          "give its network interface an IP address"});
+    }
+    if (port.mtu < 4096) {
+      problems.push_back(
+          {fmt::format("{} sends packets of {} bytes only", name, port.mtu),
+           port.link_layer == "Ethernet"
+               ? "raise the MTU of its network to 4200 or more (ip link set DEV mtu 4200), on both "
+                 "hosts and the switches between"
+               : "raise the MTU in the subnet manager's partition"});
+    }
+  }
+}
+
+}  // namespace
+
+RdmaReport ProbeRdma() {
+  RdmaReport report;
+  report.pin_limit = PinLimit();
+  int count = 0;
+  ibv_device** const list = ibv_get_device_list(&count);
+  for (int i = 0; list != nullptr && i < count; ++i) {
+    RdmaDevice device;
+    device.name = ibv_get_device_name(list[i]);
+    device.numa_node = NumaNode(device.name.c_str());
+    std::unique_ptr<ibv_context, ContextDeleter> context(ibv_open_device(list[i]));
+    ibv_device_attr_ex attributes{};
+    if (!context || ibv_query_device_ex(context.get(), nullptr, &attributes) != 0) {
+      report.problems.push_back(
+          {fmt::format("{} cannot be opened", device.name),
+           "run as root, or give the user access to /dev/infiniband/uverbs*"});
+      report.devices.push_back(std::move(device));
+      continue;
+    }
+    device.on_demand_paging = (attributes.odp_caps.general_caps & IBV_ODP_SUPPORT) != 0;
+    device.largest_registration = attributes.orig_attr.max_mr_size;
+    device.most_registrations = static_cast<uint32_t>(attributes.orig_attr.max_mr);
+    device.most_requests = static_cast<uint32_t>(attributes.orig_attr.max_qp_wr);
+    for (uint8_t number = 1; number <= attributes.orig_attr.phys_port_cnt; ++number) {
+      device.ports.push_back(ProbePort(context.get(), number));
+      report.usable = report.usable || device.ports.back().active;
+    }
+    FindProblems(device, report.problems);
+    report.devices.push_back(std::move(device));
+  }
+  if (list != nullptr) ibv_free_device_list(list);
+  if (report.devices.empty()) {
+    report.problems.push_back(
+        {"no RDMA device",
+         "load the adapter's driver (rdma link shows devices); without an adapter, "
+         "modprobe rdma_rxe; rdma link add rxe0 type rxe netdev DEV"});
+  } else if (::access("/dev/infiniband/rdma_cm", R_OK | W_OK) != 0) {
+    report.usable = false;
+    report.problems.push_back({"no RDMA connection manager (/dev/infiniband/rdma_cm)",
+                               "modprobe rdma_ucm, and run as root"});
+  }
+  if (report.pin_limit && !report.devices.empty()) {
+    report.problems.push_back(
+        {fmt::format("only {} MiB may be pinned", report.pin_limit->value() >> 20),
+         "LimitMEMLOCK=infinity in the service (ulimit -l unlimited in a shell), or a --pin-budget "
+         "below it"});
+  }
+  return report;
+}
+
+absl::Status RdmaUsable() {
+  const RdmaReport report = ProbeRdma();
+  if (report.usable) return absl::OkStatus();
+  std::string text = "RDMA cannot be used here";
+  for (const RdmaProblem& problem : report.problems) {
+    text += fmt::format("\n  {}: {}", problem.what, problem.fix);
+  }
+  return absl::FailedPreconditionError(text);
+}
+
+}  // namespace ramferry::rdma

@@ -1,0 +1,58 @@
+// What this host has for RDMA, and what is wrong with it: for `ramferry check` and before a
+// migration.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+
+namespace ramferry::rdma {
+
+struct RdmaGid {
+  uint32_t index = 0;
+  std::string address;
+  std::string kind;       // "InfiniBand", "RoCE v1", "RoCE v2"
+  std::string interface;  // network interface, or empty
+};
+
+struct RdmaPort {
+  uint32_t number = 0;
+  bool active = false;
+  std::string state;       // the device's word for it
+  std::string link_layer;  // "InfiniBand", "Ethernet"
+  double gigabits_per_second = 0;
+  uint32_t mtu = 0;
+  uint64_t largest_message = 0;
+  std::vector<RdmaGid> gids;
+};
+
+struct RdmaDevice {
+  std::string name;
+  std::optional<int> numa_node;  // empty: the device does not say
+  bool on_demand_paging = false;
+  uint64_t largest_registration = 0;
+  uint32_t most_registrations = 0;
+  uint32_t most_requests = 0;  // in flight, a queue pair
+  std::vector<RdmaPort> ports;
+};
+
+struct RdmaProblem {
+  std::string what;
+  std::string fix;
+};
+
+struct RdmaReport {
+  std::vector<RdmaDevice> devices;
+  std::optional<ByteCount> pin_limit;  // empty: none
+  std::vector<RdmaProblem> problems;
+  // A migration can use RDMA: there is an active port. It proves nothing about the way to a peer.
+  bool usable = false;
+};
+
+// Reads only; opens each device for a moment.
+[[nodiscard]] RdmaReport ProbeRdma();
+
+}  // namespace ramferry::rdma

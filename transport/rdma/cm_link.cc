@@ -1,0 +1,278 @@
+#include "transport/rdma/cm_link.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+
+#include "base/status.h"
+#include "fmt/format.h"
+#include "transport/rdma/device_watch.h"
+#include "transport/rdma/pin_limit.h"
+#include "transport/rdma/wire.h"
+
+namespace ramferry::rdma {
+namespace {
+
+constexpr uint32_t kSendDepth = 256;
+constexpr uint32_t kReceiveDepth = 2 * kMessageCredits;
+
+uint32_t BytesOf(ibv_mtu mtu) {
+  return 128U << static_cast<unsigned>(mtu);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CmMemory>> CmMemory::Create(ibv_context* device) {
+  ibv_device_attr attributes{};
+  if (const int error = ibv_query_device(device, &attributes); error != 0) {
+    return ErrnoStatus(error, fmt::format("cannot ask RDMA device {} for its limits",
+                                          ibv_get_device_name(device->device)));
+  }
+  ibv_pd* pd = ibv_alloc_pd(device);
+  if (pd == nullptr) {
+    return ErrnoStatus(errno, fmt::format("no protection domain from RDMA device {}",
+                                          ibv_get_device_name(device->device)));
+  }
+  return std::unique_ptr<CmMemory>(new CmMemory(device, pd, attributes));
+}
+
+CmMemory::~CmMemory() {
+  ibv_dealloc_pd(pd_);
+}
+
+absl::StatusOr<Registration> CmMemory::Register(const std::byte* address, uint64_t length,
+                                                Access access) {
+  int flags = 0;
+  if (access == Access::kLocalWrite) flags = IBV_ACCESS_LOCAL_WRITE;
+  if (access == Access::kRemoteWrite) flags = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+  ibv_mr* mr = ibv_reg_mr(pd_, const_cast<std::byte*>(address), length, flags);
+  if (mr == nullptr) {
+    const std::string what = fmt::format("RDMA device {} cannot register {} KiB",
+                                         ibv_get_device_name(device_->device), length >> 10);
+    if (errno == ENOMEM) {
+      return absl::ResourceExhaustedError(
+          fmt::format("{}: {}; lower --pin-budget, or raise the limit", what, DescribePinLimit()));
+    }
+    return ErrnoStatus(errno, what);
+  }
+  return Registration(this, mr, mr->lkey, mr->rkey);
+}
+
+void CmMemory::Deregister(void* handle) {
+  ibv_dereg_mr(static_cast<ibv_mr*>(handle));
+}
+
+uint64_t CmMemory::largest_registration() const {
+  return attributes_.max_mr_size;
+}
+
+size_t CmMemory::most_registrations() const {
+  return static_cast<size_t>(std::max(attributes_.max_mr, 1));
+}
+
+CmLink::CmLink(rdma_cm_id* id, EventChannel events) : id_(id), events_(std::move(events)) {}
+
+absl::StatusOr<std::unique_ptr<CmLink>> CmLink::Create(rdma_cm_id* id, EventChannel events,
+                                                       const CmMemory& memory) {
+  std::unique_ptr<CmLink> link(new CmLink(id, std::move(events)));
+  RETURN_IF_ERROR(link->Prepare(memory));
+  return link;
+}
+
+absl::Status CmLink::Prepare(const CmMemory& memory) {
+  ibv_context* device = id_->verbs;
+  const char* name = ibv_get_device_name(device->device);
+  ibv_device_attr attributes{};
+  ibv_port_attr port{};
+  if (ibv_query_device(device, &attributes) != 0 ||
+      ibv_query_port(device, id_->port_num, &port) != 0) {
+    return ErrnoStatus(errno, fmt::format("cannot ask RDMA device {} for its limits", name));
+  }
+  const auto most = static_cast<uint32_t>(std::max(attributes.max_qp_wr, 1));
+  limits_.send_depth = std::min(kSendDepth, most);
+  limits_.receive_depth = std::min(kReceiveDepth, most);
+  limits_.largest_message = port.max_msg_sz;
+  limits_.path_mtu = BytesOf(port.active_mtu);
+  if (limits_.receive_depth < kMessageCredits || limits_.send_depth < 8) {
+    return absl::FailedPreconditionError(
+        fmt::format("RDMA device {} allows only {} requests a queue pair: too few", name, most));
+  }
+
+  interrupt_fd_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  completions_ = ibv_create_comp_channel(device);
+  if (completions_ == nullptr) {
+    return ErrnoStatus(errno, fmt::format("no completion channel from RDMA device {}", name));
+  }
+  ::fcntl(completions_->fd, F_SETFL, ::fcntl(completions_->fd, F_GETFL) | O_NONBLOCK);
+  cq_ = ibv_create_cq(device, static_cast<int>(limits_.send_depth + limits_.receive_depth), nullptr,
+                      completions_, 0);
+  if (cq_ == nullptr) {
+    return ErrnoStatus(errno, fmt::format("no completion queue from RDMA device {}", name));
+  }
+  ibv_qp_init_attr init{};
+  init.send_cq = cq_;
+  init.recv_cq = cq_;
+  init.cap = {limits_.send_depth, limits_.receive_depth, 1, 1, 0};
+  init.qp_type = IBV_QPT_RC;
+  init.sq_sig_all = 0;
+  if (rdma_create_qp(id_, memory.pd(), &init) != 0) {
+    return ErrnoStatus(errno, fmt::format("no queue pair from RDMA device {}", name));
+  }
+  watch_ = DeviceWatch::Of(device);
+  watch_->Add(this);
+  return absl::OkStatus();
+}
+
+CmLink::~CmLink() {
+  if (watch_) watch_->Remove(this);
+  if (id_->qp != nullptr) {
+    rdma_disconnect(id_);
+    rdma_destroy_qp(id_);
+  }
+  if (cq_ != nullptr) {
+    ibv_ack_cq_events(cq_, unacknowledged_);
+    ibv_destroy_cq(cq_);
+  }
+  if (completions_ != nullptr) ibv_destroy_comp_channel(completions_);
+  rdma_destroy_id(id_);
+}
+
+absl::Status CmLink::Post(ibv_send_wr* chain) {
+  ibv_send_wr* bad = nullptr;
+  if (const int error = ibv_post_send(id_->qp, chain, &bad); error != 0) {
+    return ErrnoStatus(error, "the RDMA device took no more writes");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CmLink::PostReceive(ibv_recv_wr* chain) {
+  ibv_recv_wr* bad = nullptr;
+  if (const int error = ibv_post_recv(id_->qp, chain, &bad); error != 0) {
+    return ErrnoStatus(error, "the RDMA device took no more receives");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> CmLink::Poll(std::span<ibv_wc> completions) {
+  size_t taken = 0;
+  if (has_early_) {
+    completions[taken++] = early_;
+    has_early_ = false;
+  }
+  const int found =
+      ibv_poll_cq(cq_, static_cast<int>(completions.size() - taken), completions.data() + taken);
+  if (found < 0) return absl::InternalError("the RDMA completion queue cannot be read");
+  taken += static_cast<size_t>(found);
+  if (taken == 0 && interrupted_.load(std::memory_order_acquire)) {
+    const std::lock_guard lock(mutex_);
+    return reason_;
+  }
+  return taken;
+}
+
+void CmLink::Wait(Deadline deadline) {
+  // Ask for a wake-up first, then look again: what comes in between is not lost.
+  if (ibv_req_notify_cq(cq_, 0) != 0) return;
+  if (!has_early_ && ibv_poll_cq(cq_, 1, &early_) > 0) {
+    has_early_ = true;
+    return;
+  }
+  pollfd fds[] = {{completions_->fd, POLLIN, 0},
+                  {interrupt_fd_.get(), POLLIN, 0},
+                  {events_ ? events_->fd : -1, POLLIN, 0}};
+  const int milliseconds = deadline == Deadline::max() ? 1000 : MillisecondsLeft(deadline, 1000);
+  if (::poll(fds, 3, milliseconds) <= 0) return;
+  if (fds[0].revents != 0) {
+    ibv_cq* cq = nullptr;
+    void* context = nullptr;
+    while (ibv_get_cq_event(completions_, &cq, &context) == 0) ++unacknowledged_;
+  }
+  if (fds[2].revents != 0) TakeConnectionEvent();
+}
+
+void CmLink::TakeConnectionEvent() {
+  rdma_cm_event* event = nullptr;
+  if (rdma_get_cm_event(events_.get(), &event) != 0) return;
+  const rdma_cm_event_type type = event->event;
+  rdma_ack_cm_event(event);
+  if (type == RDMA_CM_EVENT_DISCONNECTED) {
+    Interrupt(absl::UnavailableError("the peer closed the RDMA connection"));
+  } else if (type == RDMA_CM_EVENT_DEVICE_REMOVAL) {
+    Interrupt(absl::UnavailableError("the RDMA device was removed"));
+  } else if (type == RDMA_CM_EVENT_ADDR_CHANGE) {
+    Interrupt(absl::UnavailableError("the address of the RDMA device changed"));
+  }
+}
+
+void CmLink::Interrupt(absl::Status reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!reason_.ok()) return;
+    reason_ = std::move(reason);
+  }
+  interrupted_.store(true, std::memory_order_release);
+  ::eventfd_write(interrupt_fd_.get(), 1);
+}
+
+void CmLink::Connected() {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr init{};
+  if (ibv_query_qp(id_->qp, &attributes, IBV_QP_PATH_MTU, &init) == 0) {
+    limits_.path_mtu = BytesOf(attributes.path_mtu);
+  }
+}
+
+std::string CmLink::Describe() const {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr init{};
+  ibv_gid_entry gid{};
+  std::string text =
+      fmt::format("{} port {}", ibv_get_device_name(id_->verbs->device), id_->port_num);
+  if (ibv_query_qp(id_->qp, &attributes, IBV_QP_AV | IBV_QP_PATH_MTU, &init) == 0 &&
+      attributes.ah_attr.is_global != 0 &&
+      ibv_query_gid_ex(id_->verbs, id_->port_num, attributes.ah_attr.grh.sgid_index, &gid, 0) ==
+          0) {
+    char address[INET6_ADDRSTRLEN] = "";
+    ::inet_ntop(AF_INET6, gid.gid.raw, address, sizeof address);
+    const char* const kinds[] = {"InfiniBand", "RoCE v1", "RoCE v2"};
+    text += fmt::format(", GID {} {} ({})", attributes.ah_attr.grh.sgid_index, address,
+                        gid.gid_type <= 2 ? kinds[gid.gid_type] : "?");
+  }
+  return text + fmt::format(", MTU {}", limits_.path_mtu);
+}
+
+absl::StatusOr<rdma_cm_event*> AwaitEvent(rdma_event_channel* channel, rdma_cm_event_type expected,
+                                          Deadline deadline) {
+  for (;;) {
+    pollfd fd{channel->fd, POLLIN, 0};
+    const int ready = ::poll(&fd, 1, MillisecondsLeft(deadline));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) {
+      return absl::DeadlineExceededError(fmt::format("no {} in time", rdma_event_str(expected)));
+    }
+    break;
+  }
+  rdma_cm_event* event = nullptr;
+  if (rdma_get_cm_event(channel, &event) != 0) return ErrnoStatus(errno, "rdma_get_cm_event");
+  if (event->event == expected) return event;
+  absl::Status status;
+  if (event->event == RDMA_CM_EVENT_REJECTED) {
+    const auto* text = static_cast<const char*>(event->param.conn.private_data);
+    // The wire pads with zeros; an empty text is a refusal by the kernel: nobody listens.
+    const std::string reason(
+        text == nullptr ? "" : text,
+        text == nullptr ? 0 : ::strnlen(text, event->param.conn.private_data_len));
+    status = absl::UnavailableError(
+        reason.empty() ? "nobody listens there any more for RDMA connections" : reason);
+  } else {
+    status = absl::UnavailableError(
+        fmt::format("{} (error {})", rdma_event_str(event->event), event->status));
+  }
+  rdma_ack_cm_event(event);
+  return status;
+}
+
+}  // namespace ramferry::rdma

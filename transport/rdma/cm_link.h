@@ -1,0 +1,103 @@
+// The real thing behind verbs.h: librdmacm connections and libibverbs queue pairs.
+//
+// A CmLink owns its rdma_cm_id with queue pair, completion queue and completion channel. While a
+// link is there, asynchronous events of its device (queue pair error, port down, device gone)
+// interrupt it, each with words of its own; so does a disconnect, where the link has an event
+// channel of its own.
+#pragma once
+
+#include <infiniband/verbs.h>
+#include <rdma/rdma_cma.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+#include "transport/rdma/verbs.h"
+
+namespace ramferry::rdma {
+
+class CmMemory : public Memory {
+ public:
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<CmMemory>> Create(ibv_context* device);
+  ~CmMemory() override;
+
+  [[nodiscard]] absl::StatusOr<Registration> Register(const std::byte* address, uint64_t length,
+                                                      Access access) override;
+  [[nodiscard]] uint64_t largest_registration() const override;
+  [[nodiscard]] size_t most_registrations() const override;
+  [[nodiscard]] ibv_pd* pd() const { return pd_; }
+  [[nodiscard]] ibv_context* device() const { return device_; }
+
+ private:
+  CmMemory(ibv_context* device, ibv_pd* pd, const ibv_device_attr& attributes)
+      : device_(device), pd_(pd), attributes_(attributes) {}
+  void Deregister(void* handle) override;
+
+  ibv_context* device_;
+  ibv_pd* pd_;
+  ibv_device_attr attributes_;
+};
+
+struct EventChannelDeleter {
+  void operator()(rdma_event_channel* channel) const { rdma_destroy_event_channel(channel); }
+};
+using EventChannel = std::unique_ptr<rdma_event_channel, EventChannelDeleter>;
+
+class DeviceWatch;
+
+class CmLink : public Link {
+ public:
+  // Takes over `id`, which has a device (address resolved, or a connection request), and gives it a
+  // queue pair in the protection domain. `events` is the id's own event channel, or null when
+  // somebody else watches it.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<CmLink>> Create(rdma_cm_id* id,
+                                                                      EventChannel events,
+                                                                      const CmMemory& memory);
+  ~CmLink() override;
+
+  [[nodiscard]] const LinkLimits& limits() const override { return limits_; }
+  [[nodiscard]] absl::Status Post(ibv_send_wr* chain) override;
+  [[nodiscard]] absl::Status PostReceive(ibv_recv_wr* chain) override;
+  [[nodiscard]] absl::StatusOr<size_t> Poll(std::span<ibv_wc> completions) override;
+  void Wait(Deadline deadline) override;
+  void Interrupt(absl::Status reason) override;
+
+  [[nodiscard]] rdma_cm_id* id() const { return id_; }
+  // "rxe0 port 1, GID 1 ::ffff:10.9.0.1 (RoCE v2), MTU 4096"; once connected.
+  [[nodiscard]] std::string Describe() const;
+  void Connected();  // reads what is known only now (MTU)
+
+ private:
+  friend class DeviceWatch;
+  CmLink(rdma_cm_id* id, EventChannel events);
+  [[nodiscard]] absl::Status Prepare(const CmMemory& memory);
+  void TakeConnectionEvent();
+
+  rdma_cm_id* id_;
+  EventChannel events_;
+  std::shared_ptr<DeviceWatch> watch_;
+  ibv_comp_channel* completions_ = nullptr;
+  ibv_cq* cq_ = nullptr;
+  unsigned unacknowledged_ = 0;
+  LinkLimits limits_;
+  ibv_wc early_{};  // taken by Wait while going to sleep
+  bool has_early_ = false;
+
+  UniqueFd interrupt_fd_;
+  std::atomic<bool> interrupted_{false};
+  std::mutex mutex_;
+  absl::Status reason_;  // guarded by mutex_
+};
+
+// The next event of `channel` by the deadline, which must be of `expected`; anything else is an
+// error in words. The event must be acknowledged (rdma_ack_cm_event).
+[[nodiscard]] absl::StatusOr<rdma_cm_event*> AwaitEvent(rdma_event_channel* channel,
+                                                        rdma_cm_event_type expected,
+                                                        Deadline deadline);
+
+}  // namespace ramferry::rdma

@@ -1,0 +1,242 @@
+#include "transport/rdma/landing.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "base/status.h"
+#include "fmt/format.h"
+
+namespace ramferry::rdma {
+namespace {
+
+constexpr uint32_t kAnswerSlots = 8;
+
+bool IsZero(const std::byte* page) {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageBytes - 1) == 0;
+}
+
+void ClearTouched(std::byte* begin, uint64_t length) {
+  for (uint64_t at = 0; at < length; at += kPageBytes) {
+    // A read of an untouched anonymous page populates nothing.
+    if (!IsZero(begin + at)) std::memset(begin + at, 0, kPageBytes);
+  }
+}
+
+}  // namespace
+
+absl::Status Landing::Check(const WireRange& range) const {
+  if (range.region >= regions_.size() || range.length == 0 || range.offset % kPageBytes != 0 ||
+      range.length % kPageBytes != 0 ||
+      range.offset > regions_[range.region].description.size.value() ||
+      range.length > regions_[range.region].description.size.value() - range.offset) {
+    return absl::InvalidArgumentError(
+        fmt::format("the source named {} bytes at {} of region {}, which this guest does not have",
+                    range.length, range.offset, range.region));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Landing::Key> Landing::Register(uint32_t piece, const WireRange& range) {
+  RETURN_IF_ERROR(Check(range));
+  if (piece >= kMostPieces) {
+    return absl::InvalidArgumentError(fmt::format("the source named piece {}", piece));
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (budget_ != 0 && pinned_ + range.length > budget_) {
+      return absl::ResourceExhaustedError(
+          fmt::format("the source wants {} MiB registered here, the pin budget is {} MiB",
+                      (pinned_ + range.length) >> 20, budget_ >> 20));
+    }
+    if (!pieces_.try_emplace(piece, Landed{range.length, {}}).second) {
+      return absl::InvalidArgumentError(fmt::format("the source registered piece {} twice", piece));
+    }
+    pinned_ += range.length;
+  }
+  const MappedRegion& region = regions_[range.region];
+  std::byte* const address = region.address + range.offset;
+  auto registration = memory_.Register(address, range.length, Access::kRemoteWrite);  // no lock
+  const std::lock_guard lock(mutex_);
+  const auto entry = pieces_.find(piece);
+  if (entry == pieces_.end()) return absl::CancelledError("the destination was stopped");
+  if (!registration.ok()) {
+    pinned_ -= range.length;
+    pieces_.erase(entry);
+    return Annotate(registration.status(),
+                    fmt::format("cannot register {} MiB at {} MiB of region {} at the destination",
+                                range.length >> 20, range.offset >> 20, region.description.name));
+  }
+  entry->second.registration = *std::move(registration);
+  return Key{entry->second.registration.rkey(), reinterpret_cast<uintptr_t>(address)};
+}
+
+absl::Status Landing::Release(uint32_t piece) {
+  const std::lock_guard lock(mutex_);
+  const auto entry = pieces_.find(piece);
+  if (entry == pieces_.end()) {
+    return absl::InvalidArgumentError(
+        fmt::format("the source released piece {}, which it does not have", piece));
+  }
+  pinned_ -= entry->second.length;
+  pieces_.erase(entry);
+  return absl::OkStatus();
+}
+
+absl::Status Landing::Clear(const WireRange& range) {
+  RETURN_IF_ERROR(Check(range));
+  const MappedRegion& region = regions_[range.region];
+  const uint64_t end = range.offset + range.length;
+  if (!region.can_pwrite()) {
+    ClearTouched(region.address + range.offset, range.length);
+    return absl::OkStatus();
+  }
+  // A hole of the backing file is zero already, and must stay a hole. Holes are not punched here:
+  // a registered page would then be no page of the file any more.
+  uint64_t at = range.offset;
+  while (at < end) {
+    const off_t data = ::lseek(region.fd, static_cast<off_t>(at), SEEK_DATA);
+    if (data < 0 && errno == ENXIO) return absl::OkStatus();
+    if (data < 0) return ErrnoStatus(errno, "cannot look for data in the guest's memory file");
+    const uint64_t from = std::max(at, static_cast<uint64_t>(data)) & ~(kPageBytes - 1);
+    if (from >= end) return absl::OkStatus();
+    const off_t hole = ::lseek(region.fd, data, SEEK_HOLE);
+    if (hole < 0) return ErrnoStatus(errno, "cannot look for holes in the guest's memory file");
+    const uint64_t to = std::min(end, static_cast<uint64_t>(hole));
+    std::memset(region.address + from, 0, to - from);
+    at = to;
+  }
+  return absl::OkStatus();
+}
+
+void Landing::Close() {
+  const std::lock_guard lock(mutex_);
+  pieces_.clear();
+  pinned_ = 0;
+}
+
+absl::StatusOr<std::unique_ptr<ChannelService>> ChannelService::Create(std::unique_ptr<Link> link,
+                                                                       Memory& memory,
+                                                                       Landing& landing) {
+  std::unique_ptr<ChannelService> service(new ChannelService(std::move(link), landing));
+  RETURN_IF_ERROR(service->Prepare(memory));
+  return service;
+}
+
+ChannelService::~ChannelService() {
+  link_.reset();
+}  // before the memory of its requests
+
+absl::Status ChannelService::Prepare(Memory& memory) {
+  constexpr uint32_t kSlots = kMessageCredits + kAnswerSlots;
+  messages_ = std::make_unique<Message[]>(kSlots);
+  ASSIGN_OR_RETURN(messages_mr_,
+                   memory.Register(reinterpret_cast<const std::byte*>(messages_.get()),
+                                   sizeof(Message) * kSlots, Access::kLocalWrite));
+  for (uint32_t slot = 0; slot < kMessageCredits; ++slot) RETURN_IF_ERROR(PostReceive(slot));
+  return absl::OkStatus();
+}
+
+absl::Status ChannelService::PostReceive(uint32_t slot) {
+  ibv_sge element{reinterpret_cast<uintptr_t>(&messages_[slot]), sizeof(Message),
+                  messages_mr_.lkey()};
+  ibv_recv_wr request{};
+  request.wr_id = slot;
+  request.sg_list = &element;
+  request.num_sge = 1;
+  return link_->PostReceive(&request);
+}
+
+absl::Status ChannelService::Serve() {
+  for (bool goodbye = false;;) {
+    RETURN_IF_ERROR(ServeSome(goodbye));
+    if (goodbye) return absl::OkStatus();
+    link_->Wait(In(std::chrono::seconds(1)));
+  }
+}
+
+absl::Status ChannelService::ServeSome(bool& goodbye) {
+  std::array<ibv_wc, 16> completions;
+  for (;;) {
+    ASSIGN_OR_RETURN(const size_t found, link_->Poll(completions));
+    for (size_t i = 0; i < found; ++i) {
+      const ibv_wc& completion = completions[i];
+      if (goodbye) return absl::OkStatus();
+      if (completion.status != IBV_WC_SUCCESS) {
+        return absl::UnavailableError(fmt::format("the RDMA connection from the source broke ({})",
+                                                  ibv_wc_status_str(completion.status)));
+      }
+      if ((completion.opcode & IBV_WC_RECV) == 0) {
+        --answers_in_flight_;
+        continue;
+      }
+      const Message message = messages_[completion.wr_id];
+      const bool whole = completion.byte_len == sizeof(Message);
+      RETURN_IF_ERROR(PostReceive(static_cast<uint32_t>(completion.wr_id)));
+      absl::Status handled = whole ? Handle(message, goodbye)
+                                   : absl::InvalidArgumentError("an RDMA message of wrong size");
+      if (!handled.ok()) {
+        // The source may be told why; that it hears it is not certain.
+        (void)Answer(MakeFailed(message.sequence, std::string(handled.message())));
+        return handled;
+      }
+    }
+    if (found == 0) return absl::OkStatus();
+  }
+}
+
+absl::Status ChannelService::Handle(const Message& message, bool& goodbye) {
+  Message answer{};
+  answer.sequence = message.sequence;
+  answer.piece = message.piece;
+  switch (message.type) {
+    case MessageType::kRegister: {
+      ASSIGN_OR_RETURN(const Landing::Key key, landing_.Register(message.piece, message.ranges[0]));
+      answer.type = MessageType::kRegistered;
+      answer.rkey = key.rkey;
+      answer.address = key.address;
+      return Answer(answer);
+    }
+    case MessageType::kRelease:
+      RETURN_IF_ERROR(landing_.Release(message.piece));
+      answer.type = MessageType::kReleased;
+      return Answer(answer);
+    case MessageType::kZero:
+      for (uint32_t i = 0; i < std::min<uint32_t>(message.count, kRangesPerMessage); ++i) {
+        RETURN_IF_ERROR(landing_.Clear(message.ranges[i]));
+      }
+      return absl::OkStatus();
+    case MessageType::kFlush:
+      // This message completed here, so all writes before it on this queue pair are visible.
+      answer.type = MessageType::kFlushed;
+      return Answer(answer);
+    case MessageType::kBye:
+      goodbye = true;
+      return absl::OkStatus();
+    default:
+      return absl::InvalidArgumentError("the source sent an RDMA message of an unknown kind");
+  }
+}
+
+absl::Status ChannelService::Answer(const Message& message) {
+  if (answers_in_flight_ >= kAnswerSlots) {
+    return absl::InvalidArgumentError("the source asks without waiting for the answers");
+  }
+  Message& slot = messages_[kMessageCredits + next_answer_];
+  next_answer_ = (next_answer_ + 1) % kAnswerSlots;
+  slot = message;
+  ibv_sge element{reinterpret_cast<uintptr_t>(&slot), sizeof(Message), messages_mr_.lkey()};
+  ibv_send_wr request{};
+  request.opcode = IBV_WR_SEND;
+  request.send_flags = IBV_SEND_SIGNALED;
+  request.sg_list = &element;
+  request.num_sge = 1;
+  RETURN_IF_ERROR(link_->Post(&request));
+  ++answers_in_flight_;
+  return absl::OkStatus();
+}
+
+}  // namespace ramferry::rdma

@@ -1,0 +1,119 @@
+// The source's end of an RDMA page channel: one-sided writes on one queue pair.
+//
+// Pages go from the source guest's memory straight into the destination guest's, as RDMA WRITEs,
+// chained, one doorbell a chain and one signalled request a chain. Memory that cannot be registered
+// goes through a registered staging ring (one copy). Zeros go as a message; the destination's CPU
+// clears the pages, and a later write to the same pages waits until it has.
+//
+// Flush trusts nothing that this side's device says: a local completion means that the other device
+// has taken the data, not that the other CPU sees it (InfiniBand Architecture Specification, volume
+// 1, section 9.7.5.1). A SEND behind the last WRITE completes at the destination after the data is
+// visible there; its answer ends the flush.
+//
+// No lock and no allocation per write. Opening a piece of memory (piece_table.h) locks and waits
+// for the peer: once for up to 64 MiB.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "transport/page_channel.h"
+#include "transport/rdma/piece_table.h"
+#include "transport/rdma/verbs.h"
+#include "transport/rdma/wire.h"
+
+namespace ramferry::rdma {
+
+class RdmaChannel : public PageChannel {
+ public:
+  // `context` keeps alive what table and memory live in. Posts the channel's receives, so it must
+  // be made before the peer may send.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<RdmaChannel>> Create(
+      std::shared_ptr<void> context, std::unique_ptr<Link> link, Memory& memory);
+  ~RdmaChannel() override;
+
+  // The table comes after the connection: its limits are known only then.
+  void UseTable(PieceTable& table);
+
+  [[nodiscard]] const ChannelCapabilities& capabilities() const override { return capabilities_; }
+  [[nodiscard]] absl::Status Write(std::span<const PageWrite> writes) override;
+  [[nodiscard]] absl::Status WriteZeros(std::span<const PageZero> zeros) override;
+  [[nodiscard]] absl::Status Flush(Deadline deadline) override;
+  [[nodiscard]] ChannelStats stats() const override { return stats_; }
+  void Abort() override;
+
+ private:
+  struct Signal {  // what the next completion stands for
+    uint32_t requests = 0;
+    uint64_t staged = 0;
+  };
+
+  RdmaChannel(std::shared_ptr<void> context, std::unique_ptr<Link> link);
+  [[nodiscard]] absl::Status Prepare(Memory& memory);
+
+  [[nodiscard]] absl::Status WriteOne(const PageWrite& write);
+  [[nodiscard]] absl::Status Check(RegionId region, uint64_t offset, uint64_t length) const;
+  [[nodiscard]] absl::StatusOr<const Piece*> Use(RegionId region, uint64_t offset, uint64_t end);
+  [[nodiscard]] absl::StatusOr<const Piece*> UseNew(RegionId region, uint64_t offset, uint64_t end);
+  [[nodiscard]] absl::Status LetGoOfAll();
+  [[nodiscard]] absl::Status Append(const std::byte* from, uint32_t lkey, uint64_t to,
+                                    uint32_t rkey, uint64_t length, uint64_t staged);
+  [[nodiscard]] absl::StatusOr<std::byte*> Stage(const std::byte* from, uint64_t& length);
+  [[nodiscard]] bool OverlapsPendingZeros(const PageWrite& write) const;
+
+  [[nodiscard]] absl::Status PostChain();
+  [[nodiscard]] absl::Status WaitForRoom(uint32_t requests);
+  [[nodiscard]] absl::Status Reap();
+  [[nodiscard]] absl::Status WaitForEvent(Deadline deadline);
+  [[nodiscard]] absl::Status SendMessage(const Message& message);
+  [[nodiscard]] absl::StatusOr<Message> Ask(Message message, MessageType answer, Deadline deadline);
+  [[nodiscard]] absl::Status Confirm(Deadline deadline);
+  [[nodiscard]] absl::Status Fail(absl::Status status);
+  [[nodiscard]] absl::Status FailedCompletion(const ibv_wc& completion);
+
+  std::shared_ptr<void> context_;
+  std::unique_ptr<Link> link_;
+  Memory* memory_ = nullptr;
+  PieceTable* table_ = nullptr;
+  ChannelCapabilities capabilities_;
+  ChannelStats stats_;
+  absl::Status dead_;
+  std::atomic<bool> aborted_{false};
+
+  std::vector<bool> used_;  // by PieceId
+  std::vector<PieceId> in_use_;
+  uint64_t used_bytes_ = 0;
+
+  std::vector<ibv_send_wr> requests_;  // the chain being built
+  std::vector<ibv_sge> elements_;
+  uint32_t chained_ = 0;
+  uint32_t chain_limit_ = 0;
+  uint64_t chain_staged_ = 0;
+  uint32_t in_flight_ = 0;
+  std::vector<Signal> signals_;  // ring
+  size_t signal_head_ = 0;
+  size_t signal_count_ = 0;
+
+  std::unique_ptr<Message[]> messages_;  // kMessageCredits to send, then the receives
+  Registration messages_mr_;
+  uint32_t unanswered_ = 0;
+  uint32_t next_message_ = 0;
+  uint64_t sequence_ = 0;
+  bool answered_ = false;
+  Message answer_{};
+
+  std::vector<PageZero> pending_zeros_;  // told, but not known to be done
+
+  std::byte* staging_ = nullptr;  // ring, mapped at the first need
+  uint64_t staging_next_ = 0;     // bytes ever put in
+  uint64_t staging_done_ = 0;     // bytes ever taken out
+  Registration staging_mr_;
+};
+
+}  // namespace ramferry::rdma
