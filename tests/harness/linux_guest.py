@@ -6,7 +6,8 @@
         print(http_get(network.client, guest.address))
         print(ticks.last()["memory_bad"], ticks.summary().largest_gap_ms)
 
-A destination is a LinuxGuest with the same arguments on network.destination, and incoming=True.
+Without a TickReceiver the guest sends nothing by itself, and a client that knows its MAC (Namespace.know) asks
+for nothing: after a move they meet again only if somebody announces the guest. A destination is a LinuxGuest with the same arguments on network.destination, and incoming=True.
 """
 import http.client
 import socket
@@ -21,6 +22,7 @@ from .qemu import Qemu
 from .ticks import TickSummary
 
 ADDRESS = f"{Network.PREFIX}.100"
+MAC = "52:54:00:77:00:64"
 ECHO_PORT = 7      # sends back what it gets
 COUNTER_PORT = 19  # sends 0, 1, 2, ... as little-endian 64-bit numbers
 _BLOCK = 4096
@@ -45,12 +47,14 @@ class LinuxGuest(Qemu):
     disk_cache        QEMU's cache mode for it: "none" is direct I/O on the host
     """
 
-    def __init__(self, name, host, *, ticks=None, address=ADDRESS, mac="52:54:00:77:00:64", tick_ms=5,
+    def __init__(self, name, host, *, ticks=None, address=ADDRESS, mac=MAC, tick_ms=5,
                  mem_mib=32, mem_rate=1000, disk=None, disk_cache="writeback", extra=(), **arguments):
         images = build.build()
         self.address = address
-        line = ["console=ttyS0 quiet panic=-1 mitigations=off no_timer_check", f"rf.ip={address}/24",
-                f"rf.tick_ms={tick_ms}", f"rf.mem_mib={mem_mib}", f"rf.mem_rate={mem_rate}"]
+        line = ["console=ttyS0 quiet panic=-1 mitigations=off no_timer_check ipv6.disable=1",
+                f"rf.ip={address}/24", f"rf.tick_ms={tick_ms}",
+                f"rf.mem_mib={mem_mib}", f"rf.mem_rate={mem_rate}"]
+        line += [f"rf.neighbour={peer}/{peer_mac}" for peer, peer_mac in Network.neighbours()]
         if ticks:
             line.append(f"rf.ticks={ticks.address}:{ticks.port}")
         extra = list(extra) + host.nic(mac)

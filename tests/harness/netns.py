@@ -37,11 +37,12 @@ def available():
 
 
 class Namespace:
-    """One host. `name` is the namespace's, `address` its IPv4 address."""
+    """One host. `name` is the namespace's; `address` (IPv4) and `mac` are its bridge's."""
 
-    def __init__(self, name, address):
+    def __init__(self, name, address, mac):
         self.name = name
         self.address = address
+        self.mac = mac
         self._taps = 0
 
     def command(self, *arguments):
@@ -66,6 +67,11 @@ class Namespace:
             raise RuntimeError(f"cannot enter the network namespace {self.name}")
         return made[0]
 
+    def know(self, address, mac):
+        """Fixes a neighbour, so that this host never asks for it (a question would find a moved guest)."""
+        _run("ip", "-n", self.name, "neighbour", "replace", address, "lladdr", mac, "dev", "br0",
+             "nud", "permanent")
+
     def nic(self, mac):
         """Makes a tap on this host's bridge; returns QEMU's arguments for a virtio NIC on it."""
         tap = f"tap{self._taps}"
@@ -82,6 +88,12 @@ class Network:
     """`source`, `destination` and `client`; guests use addresses from 10.77.0.100 up, netmask /24."""
 
     PREFIX = "10.77.0"
+    ROLES = ("source", "dest", "client")
+
+    @classmethod
+    def neighbours(cls):
+        """(address, MAC) of every host: the same on every Network."""
+        return [cls._addresses(number) for number in range(1, len(cls.ROLES) + 1)]
 
     def __enter__(self):
         stem = f"rf{os.getpid()}-{next(_numbers)}"
@@ -93,7 +105,7 @@ class Network:
             _run("ip", "-n", self._switch, "link", "set", "br0", "up")
             self.source, self.destination, self.client = (
                 self._host(f"{stem}-{role}", number)
-                for number, role in enumerate(("source", "dest", "client"), start=1))
+                for number, role in enumerate(self.ROLES, start=1))
         except BaseException:
             self.__exit__()
             raise
@@ -116,7 +128,11 @@ class Network:
         _run("ip", "-n", self._switch, "link", "set", port, "master", "br0", "up")
         _run("ip", "-n", name, "link", "add", "br0", "type", "bridge", "forward_delay", "0")
         _run("ip", "-n", name, "link", "set", "uplink", "master", "br0", "up")
-        _run("ip", "-n", name, "link", "set", "br0", "up")
-        address = f"{self.PREFIX}.{number}"
+        address, mac = self._addresses(number)
+        _run("ip", "-n", name, "link", "set", "br0", "address", mac, "up")
         _run("ip", "-n", name, "address", "add", f"{address}/24", "dev", "br0")
-        return Namespace(name, address)
+        return Namespace(name, address, mac)
+
+    @classmethod
+    def _addresses(cls, number):
+        return f"{cls.PREFIX}.{number}", f"02:00:00:77:00:{number:02x}"

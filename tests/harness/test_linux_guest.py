@@ -90,3 +90,25 @@ def test_open_connections_live_on_through_a_move_to_the_other_host():
         number = ticks.last()["number"]
         tick = ticks.wait(lambda now: now["number"] > number + 20, "ticks from the other host")
         assert tick["memory_bad"] == 0 and ticks.summary().repeated == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_silent_guest_is_found_after_a_move_only_if_announced(announced):
+    with netns.Network() as network, LinuxGuest("source", network.source) as source:
+        source.wait_up()
+        network.client.know(linux_guest.ADDRESS, linux_guest.MAC)
+        with connect(network.client, source.address, linux_guest.ECHO_PORT) as connection:
+            assert echo(connection, b"before") == b"before"
+            # Started only now: a frame that the switch flooded before it knew the guest's place would wait in
+            # the destination's tap, and the guest's answer to it would be an announcement too.
+            with LinuxGuest("target", network.destination, incoming=True) as target:
+                source.qmp.execute("stop")  # see migrate_by_qemu
+                for qemu in (source, target):
+                    qemu.qmp.execute("migrate-set-parameters", **{"announce-rounds": 5 if announced else 0})
+                migrate_by_qemu(source, target)
+                if announced:
+                    assert echo(connection, b"after") == b"after"
+                    return
+                connection.settimeout(2)
+                with pytest.raises(TimeoutError):
+                    echo(connection, b"after")
