@@ -1,0 +1,190 @@
+// Who may talk to whom: certificates that must not work, and what is said about them.
+#include <sys/stat.h>
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/unit/control_relay.h"
+#include "tests/unit/control_site.h"
+
+namespace ramferry {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using Code = absl::StatusCode;
+
+constexpr char kId[] = "01234567-89ab-cdef-0123-456789abcdef";
+
+class ControlSecurity : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    service_.serve = [this](ControlChannel&) { ++served_; };
+    service_.settle = [this](const std::string&, const std::string&) {
+      ++served_;
+      return Verdict::kReleased;
+    };
+    service_.confirm = [this](const std::string&, const std::string&) {
+      ++served_;
+      return absl::OkStatus();
+    };
+  }
+  void Start(const Identity& identity, std::vector<std::string> allowed = {}) {
+    server_ = StartServer(
+        {.address = "127.0.0.1", .identity = identity, .allowed_peers = std::move(allowed)},
+        service_);
+    ASSERT_NE(server_, nullptr);
+  }
+  // The error that every call of this client gets; the service must never have been reached.
+  absl::Status Refusal(const Identity& identity, const std::string& host = "localhost") {
+    const ControlClientOptions options = {
+        .host = host, .port = server_->port(), .identity = identity};
+    const absl::Status status = ConnectControl(options).status();
+    EXPECT_EQ(AskVerdict(options, kId).status(), status);
+    EXPECT_EQ(ConfirmVerdict(options, kId), status);
+    EXPECT_EQ(served_, 0);
+    return status;
+  }
+
+  Site site_;
+  Site other_site_;
+  LambdaService service_;
+  std::atomic<int> served_ = 0;
+  std::unique_ptr<ControlServer> server_;
+};
+
+TEST_F(ControlSecurity, a_destination_of_another_authority_is_refused) {
+  Start(other_site_.Destination());
+  const absl::Status status = Refusal(site_.Host("alpha.example"));
+  EXPECT_EQ(status.code(), Code::kUnauthenticated);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("not made by this host's authority"));
+}
+
+TEST_F(ControlSecurity, a_source_of_another_authority_is_refused_and_told_so) {
+  Start(site_.Destination());
+  Identity stranger = other_site_.Host("alpha.example");
+  stranger.ca_pem = site_.Host("x").ca_pem;  // it trusts the destination, which must not trust it
+  const absl::Status status = Refusal(stranger);
+  EXPECT_EQ(status.code(), Code::kPermissionDenied) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("refused this host's certificate: it must be made by the authority"));
+}
+
+TEST_F(ControlSecurity, a_destination_by_another_name_is_refused) {
+  Start(site_.Host("gamma.example"));
+  for (const char* host : {"localhost", "127.0.0.1"}) {
+    const absl::Status status = Refusal(site_.Host("alpha.example"), host);
+    EXPECT_EQ(status.code(), Code::kUnauthenticated);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(std::string("not for the name ") + host));
+  }
+}
+
+TEST_F(ControlSecurity, the_name_to_prove_can_be_given_for_tests) {
+  Start(site_.Host("gamma.example"));
+  auto channel = ConnectControl({.host = "127.0.0.1",
+                                 .port = server_->port(),
+                                 .identity = site_.Host("alpha.example"),
+                                 .expected_name = "gamma.example"});
+  EXPECT_TRUE(channel.ok()) << channel.status();
+}
+
+TEST_F(ControlSecurity, an_expired_destination_is_refused) {
+  Start(site_.Host("beta.example", {}, -1));
+  const absl::Status status = Refusal(site_.Host("alpha.example"));
+  EXPECT_EQ(status.code(), Code::kUnauthenticated);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has expired"));
+}
+
+TEST_F(ControlSecurity, an_expired_source_is_refused_and_told_so) {
+  Start(site_.Destination());
+  const absl::Status status = Refusal(site_.Host("alpha.example", {}, -1));
+  EXPECT_EQ(status.code(), Code::kPermissionDenied) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has expired"));
+}
+
+TEST_F(ControlSecurity, only_hosts_on_the_list_may_come_and_the_others_are_named) {
+  Start(site_.Destination(), {"alpha.example", "delta.example"});
+  for (const char* host : {"gamma.example", "alpha.example.evil.example", "ALPHA"}) {
+    const absl::Status status = Refusal(site_.Host(host));
+    EXPECT_EQ(status.code(), Code::kPermissionDenied);
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr(std::string("the host ") + host + " is not on the list"),
+                      HasSubstr("allow-list")));
+  }
+  // Any of its names will do.
+  for (const Identity& good :
+       {site_.Host("alpha.example"), site_.Host("epsilon.example", {"delta.example"})}) {
+    auto channel = ConnectControl({.host = "localhost", .port = server_->port(), .identity = good});
+    EXPECT_TRUE(channel.ok()) << channel.status();
+  }
+}
+
+TEST_F(ControlSecurity, a_plaintext_client_never_reaches_the_service) {
+  Start(site_.Destination());
+  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(server_->port());
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  const std::string preface =
+      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9);
+  ASSERT_GT(::send(fd.get(), preface.data(), preface.size(), MSG_NOSIGNAL), 0);
+  char answer[4096];
+  ssize_t got = 0;
+  std::string all;
+  while ((got = ::recv(fd.get(), answer, sizeof answer, 0)) > 0) all.append(answer, size_t(got));
+  // It hangs up, after at most a TLS alert (record type 21).
+  EXPECT_TRUE(all.empty() || all[0] == 21) << all.size();
+  EXPECT_EQ(served_, 0);
+}
+
+TEST_F(ControlSecurity, a_plaintext_destination_is_refused) {
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener.get(), 4), 0);
+  ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  std::atomic<bool> stop = false;
+  std::thread plain([&] {
+    while (!stop) {
+      pollfd waiting = {.fd = listener.get(), .events = POLLIN};
+      if (::poll(&waiting, 1, 10) <= 0) continue;
+      const UniqueFd peer(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      char hello[4096];
+      (void)!::recv(peer.get(), hello, sizeof hello, 0);
+      (void)!::send(peer.get(), "HTTP/1.1 400 Bad Request\r\n\r\n", 28, MSG_NOSIGNAL);
+    }
+  });
+  const absl::Status status = ConnectControl({.host = "localhost",
+                                              .port = ntohs(address.sin_port),
+                                              .identity = site_.Host("alpha.example")})
+                                  .status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("does not speak TLS"));
+  stop = true;
+  plain.join();
+}
+
+TEST_F(ControlSecurity, a_destination_that_accepts_and_says_nothing_is_given_up) {
+  Start(site_.Destination());
+  Relay relay(server_->port());
+  relay.FallSilent();
+  const absl::Status status = ConnectControl({.host = "localhost",
+                                              .port = relay.port(),
+                                              .identity = site_.Host("alpha.example"),
+                                              .connect_timeout = 200ms})
+                                  .status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("accepts connections but does not answer"));
+}
+
+}  // namespace
+}  // namespace ramferry
