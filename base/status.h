@@ -24,10 +24,15 @@ inline absl::Status ErrnoStatus(int error, std::string_view what) {
                       std::string(what) + ": " + std::generic_category().message(error));
 }
 
+// The message alone, as the rest of the code likes its strings.
+inline std::string Message(const absl::Status& status) {
+  return std::string(status.message());
+}
+
 // `status` with "CONTEXT: " before its message; OK stays OK.
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), std::string(context) + ": " + std::string(status.message()));
+  return absl::Status(status.code(), std::string(context) + ": " + Message(status));
 }
 
 }  // namespace ramferry
@@ -35,12 +40,17 @@ inline absl::Status Annotate(const absl::Status& status, std::string_view contex
 #define RAMFERRY_CONCAT_INNER(a, b) a##b
 #define RAMFERRY_CONCAT(a, b) RAMFERRY_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                           \
-  do {                                                        \
-    if (absl::Status status_ = (expression); !status_.ok()) { \
-      return status_;                                         \
-    }                                                         \
+#define RETURN_IF_ERROR_INNER(status, expression)           \
+  do {                                                      \
+    if (absl::Status status = (expression); !status.ok()) { \
+      return status;                                        \
+    }                                                       \
   } while (false)
+
+// The variable has the line in its name, so that an expression may hold a lambda that uses this
+// too.
+#define RETURN_IF_ERROR(expression) \
+  RETURN_IF_ERROR_INNER(RAMFERRY_CONCAT(status_, __LINE__), expression)
 
 #define ASSIGN_OR_RETURN_INNER(statusor, declaration, expression) \
   auto statusor = (expression);                                   \

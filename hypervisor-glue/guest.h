@@ -92,6 +92,10 @@ class SourceGuest {
 
   // Stops touching the guest and leaves it stopped, for the case that its ownership is in doubt.
   [[nodiscard]] virtual absl::Status LeaveStopped() = 0;
+
+  // What the glue needs to undo or end this migration should this process die: its own text, kept
+  // in the journal. Valid from the start.
+  [[nodiscard]] virtual std::string undo_record() const { return ""; }
 };
 
 class DestinationGuest {
@@ -102,6 +106,9 @@ class DestinationGuest {
   // in the description it was reserved from.
   [[nodiscard]] virtual std::span<const MappedRegion> regions() const = 0;
 
+  // As SourceGuest::PopulatedRuns; from one thread.
+  [[nodiscard]] virtual absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) = 0;
+
   // Feeds the next bytes of the device-state stream.
   [[nodiscard]] virtual absl::Status LoadDeviceState(std::span<const std::byte> bytes) = 0;
 
@@ -110,12 +117,16 @@ class DestinationGuest {
 
   // Runs the guest (unless its owner had paused it) and announces its network addresses.
   [[nodiscard]] virtual absl::Status Activate() = 0;
+  // The guest runs, or may run, since Activate: it cannot be given back any more.
+  [[nodiscard]] virtual bool active() const = 0;
 
   // Gives the reservation back: nothing of the guest is left on this host. Idempotent.
   [[nodiscard]] virtual absl::Status Discard() = 0;
 
   // How to find the guest later, in the journal's and a person's words (e.g. its QMP socket).
   [[nodiscard]] virtual std::string locator() const = 0;
+  // As SourceGuest::undo_record.
+  [[nodiscard]] virtual std::string undo_record() const { return ""; }
 };
 
 // A place where guests can come to. Reserve refuses (FailedPrecondition or ResourceExhausted) with

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "fmt/format.h"
+#include "hypervisor-glue/qemu/qmp_json.h"
 
 namespace ramferry {
 namespace {
@@ -40,6 +41,25 @@ absl::StatusOr<MigrationSettings> MigrationSettings::Read(QmpClient& qmp) {
       bandwidth != parameters.end() && bandwidth->is_number_unsigned()) {
     settings.max_bandwidth_before_ = bandwidth->get<uint64_t>();
   }
+  return settings;
+}
+
+std::string MigrationSettings::UndoRecord() const {
+  return json{{"capabilities", before_}, {"max-bandwidth", max_bandwidth_before_}}.dump();
+}
+
+absl::StatusOr<MigrationSettings> MigrationSettings::FromUndoRecord(const std::string& record) {
+  const json object = json::parse(record, nullptr, /*allow_exceptions=*/false);
+  const json capabilities = Field<json>(object, "capabilities");
+  if (!capabilities.is_object()) {
+    return absl::InvalidArgumentError("the journal's record of QEMU's settings is not one");
+  }
+  MigrationSettings settings;
+  for (const auto& [name, state] : capabilities.items()) {
+    if (state.is_boolean() && !Kept(name)) settings.undo_[name] = state.get<bool>();
+  }
+  settings.max_bandwidth_before_ = Field<uint64_t>(object, "max-bandwidth");
+  settings.applied_ = true;
   return settings;
 }
 

@@ -15,6 +15,11 @@ class MigrationSettings {
   // Reads what is set now. Changes nothing.
   [[nodiscard]] static absl::StatusOr<MigrationSettings> Read(QmpClient& qmp);
 
+  // What Restore would need in another process, as JSON; and from it, settings whose Restore does
+  // it.
+  [[nodiscard]] std::string UndoRecord() const;
+  [[nodiscard]] static absl::StatusOr<MigrationSettings> FromUndoRecord(const std::string& record);
+
   // FailedPrecondition when this QEMU lacks what a move needs, with what to do.
   [[nodiscard]] absl::Status CheckSource() const;
   [[nodiscard]] absl::Status CheckDestination() const;

@@ -34,7 +34,7 @@ absl::Status QemuDestination::Prepare(const GuestDescription& description) {
   ASSIGN_OR_RETURN(settings_, MigrationSettings::Read(*qmp_));
   std::vector<std::string> reasons = DestinationReasons(description, inventory);
   if (absl::Status status = settings_.CheckDestination(); !status.ok()) {
-    reasons.emplace_back(status.message());
+    reasons.emplace_back(Message(status));
   }
   if (!reasons.empty()) return absl::FailedPreconditionError(JoinReasons(reasons));
 
@@ -73,7 +73,7 @@ std::string QemuDestination::Diagnosis() const {
 absl::Status QemuDestination::LoadDeviceState(std::span<const std::byte> bytes) {
   if (pipe_ == nullptr) RETURN_IF_ERROR(StartIncoming());
   if (absl::Status status = pipe_->Write(bytes, In(kWriteTime)); !status.ok()) {
-    return absl::Status(status.code(), std::string(status.message()) + Diagnosis());
+    return absl::Status(status.code(), Message(status) + Diagnosis());
   }
   return absl::OkStatus();
 }
@@ -98,12 +98,15 @@ absl::Status QemuDestination::FinishDeviceState(Deadline deadline) {
 absl::Status QemuDestination::Activate() {
   if (run_) {
     qmp_->ForgetEvents();
-    RETURN_IF_ERROR(qmp_->Execute("cont").status());
+    const auto told = qmp_->Execute("cont");
+    // QEMU's own refusal (a disk that is locked, say) means that it did not start. No answer at all
+    // may mean anything.
+    if (!told.ok() && absl::IsFailedPrecondition(told.status())) return told.status();
+    active_ = true;
+    RETURN_IF_ERROR(told.status());
     RETURN_IF_ERROR(qmp_->WaitEvent([](const QmpEvent& event) { return event.name == "RESUME"; },
                                     In(kResumeTime))
                         .status());
-    active_ = true;
-    // From here on nothing may undo the move: what goes wrong is only worth a report.
     RETURN_IF_ERROR(AnnounceSelf(*qmp_));
   }
   active_ = true;

@@ -35,11 +35,24 @@ class QemuDestination : public DestinationGuest {
   [[nodiscard]] pid_t pid() const { return qmp_->peer_pid(); }
 
   std::span<const MappedRegion> regions() const override { return regions_; }
+  absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override {
+    return files_[slice.region].PopulatedRuns(slice.pages, runs);
+  }
   absl::Status LoadDeviceState(std::span<const std::byte> bytes) override;
   absl::Status FinishDeviceState(Deadline deadline) override;
   absl::Status Activate() override;
+  bool active() const override { return active_; }
   absl::Status Discard() override;
   std::string locator() const override { return "qemu:" + qmp_->path(); }
+  std::string undo_record() const override;
+
+  // For a guest that a ramferry, now dead, had been about to take over. Whether it runs.
+  [[nodiscard]] static absl::StatusOr<bool> Runs(const std::string& qmp_path);
+  // Tells it to run.
+  [[nodiscard]] static absl::Status Resume(const std::string& qmp_path);
+  // Ends its QEMU, if it does not run, and removes what `undo` (undo_record) names.
+  [[nodiscard]] static absl::Status DiscardLeftover(const std::string& qmp_path,
+                                                    const std::string& undo);
 
  private:
   friend class QemuHost;

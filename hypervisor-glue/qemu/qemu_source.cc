@@ -46,16 +46,29 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string
   auto settings = MigrationSettings::Read(*qmp);
   if (!settings.ok()) return settings.status();
   for (const absl::Status& status : {settings->CheckSource(), CheckKernelTracksWrites()}) {
-    if (!status.ok()) reasons.emplace_back(status.message());
+    if (!status.ok()) reasons.emplace_back(Message(status));
   }
   std::unique_ptr<QemuSource> guest(new QemuSource(std::move(qmp), std::move(inventory)));
   guest->settings_ = *std::move(settings);
   if (reasons.empty()) {
     if (absl::Status mapped = guest->MapMemory(); !mapped.ok()) {
-      reasons.emplace_back(mapped.message());
+      reasons.emplace_back(Message(mapped));
     }
   }
   if (!reasons.empty()) return absl::FailedPreconditionError(JoinReasons(reasons));
+  return guest;
+}
+
+absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::TakeUp(const std::string& qmp_path,
+                                                               const std::string& undo,
+                                                               bool running) {
+  ASSIGN_OR_RETURN(auto qmp, QmpClient::Connect(qmp_path, In(kConnectTime)));
+  ASSIGN_OR_RETURN(QemuInventory inventory, TakeInventory(*qmp));
+  std::unique_ptr<QemuSource> guest(new QemuSource(std::move(qmp), std::move(inventory)));
+  ASSIGN_OR_RETURN(guest->settings_, MigrationSettings::FromUndoRecord(undo));
+  RETURN_IF_ERROR(guest->MapMemory());
+  guest->description_.running = running;
+  guest->pause_begun_ = guest->state_saved_ = true;
   return guest;
 }
 

@@ -32,6 +32,12 @@ class QemuSource : public SourceGuest {
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<QemuSource>> Attach(
       const std::string& qmp_path);
 
+  // Takes up a guest that another ramferry, now dead, had begun to move: whatever its QEMU is in
+  // the middle of, RollBack and Commit work. `undo` is that one's undo_record; `running` as
+  // described then.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<QemuSource>> TakeUp(
+      const std::string& qmp_path, const std::string& undo, bool running);
+
   [[nodiscard]] const QemuInventory& inventory() const { return inventory_; }
   [[nodiscard]] pid_t pid() const { return qmp_->peer_pid(); }
 
@@ -51,6 +57,7 @@ class QemuSource : public SourceGuest {
   absl::Status Commit() override;
   absl::Status RollBack() override;
   absl::Status LeaveStopped() override;
+  std::string undo_record() const override { return settings_.UndoRecord(); }
 
  private:
   QemuSource(std::unique_ptr<QmpClient> qmp, QemuInventory inventory)

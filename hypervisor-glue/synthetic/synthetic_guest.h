@@ -91,15 +91,18 @@ class SyntheticDestination : public DestinationGuest {
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SyntheticDestination>> Create(
       const GuestDescription& description);
 
-  [[nodiscard]] bool active() const { return active_; }
   [[nodiscard]] bool discarded() const { return discarded_; }
   [[nodiscard]] const std::string& device_state() const { return device_state_; }
   [[nodiscard]] const std::vector<MemoryFile>& files() const { return files_; }
 
   std::span<const MappedRegion> regions() const override { return regions_; }
+  absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override {
+    return files_[slice.region].PopulatedRuns(slice.pages, runs);
+  }
   absl::Status LoadDeviceState(std::span<const std::byte> bytes) override;
   absl::Status FinishDeviceState(Deadline deadline) override;
   absl::Status Activate() override;
+  bool active() const override { return active_; }
   absl::Status Discard() override;
   std::string locator() const override { return "synthetic"; }
 

@@ -1,0 +1,256 @@
+#include "engine/destination_migration.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/host_identity.h"
+#include "base/status.h"
+#include "engine/image_digest.h"
+#include "fmt/format.h"
+
+namespace ramferry {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// Between messages that must follow at once.
+constexpr seconds kAnswerTime{30};
+// For the hypervisor to load its devices.
+constexpr seconds kLoadTime{60};
+// A source that holds its guest stopped has no reason to wait longer than this with its next word.
+constexpr seconds kOwnershipTime{60};
+// How often a wait looks at the page channels and at a cancellation.
+constexpr milliseconds kGlance{200};
+// Device state that is held back in memory: QEMU's is under 1 MiB, graphics and many queues add
+// some.
+constexpr uint64_t kMostHeldState = 256 << 20;
+
+absl::Status Unexpected(const ControlMessage& message, const char* due) {
+  return absl::InvalidArgumentError(
+      fmt::format("the source sent {} where {} was due", NameOf(message), due));
+}
+
+}  // namespace
+
+Verdict VerdictOf(const JournalEntry& entry) {
+  if (entry.phase == Phase::kActivated) return Verdict::kOwned;
+  if (entry.phase == Phase::kReleased) return Verdict::kReleased;
+  if (WriterLives(entry)) return Verdict::kUndecided;
+  // Nobody is at work on it. Activating: it may have run, for all we know.
+  return entry.phase == Phase::kActivating ? Verdict::kUnknown : Verdict::kUndecided;
+}
+
+absl::Status DestinationMigration::WriteJournal(Phase phase) {
+  entry_.phase = phase;
+  RETURN_IF_ERROR(context_.journal.Write(entry_));
+  journaled_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status DestinationMigration::ReceiversOk() const {
+  for (const auto& receiver : receivers_) RETURN_IF_ERROR(receiver->status());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ControlMessage> DestinationMigration::Receive(Deadline deadline) {
+  for (;;) {
+    RETURN_IF_ERROR(context_.cancel.status());
+    auto message = control_->Receive(std::min(deadline, In(kGlance)));
+    if (message.ok()) {
+      if (const auto* abort = std::get_if<Abort>(&*message)) {
+        return absl::AbortedError("the source gave up: " + abort->reason);
+      }
+      return message;
+    }
+    if (!absl::IsDeadlineExceeded(message.status())) return message.status();
+    RETURN_IF_ERROR(ReceiversOk());
+    if (Clock::now() >= deadline) return absl::DeadlineExceededError("the source went silent");
+  }
+}
+
+absl::Status DestinationMigration::Run(ControlChannel& control) {
+  control_ = &control;
+  absl::Status status = Greet();
+  if (status.ok()) status = TakeReservation();
+  if (status.ok()) status = TakeImage();
+  if (status.ok()) status = AwaitOwnership();
+  if (status.ok()) {
+    status = Activate();
+  } else {
+    Release(status);
+  }
+  context_.observer.OnEnd(entry_.guest, status);
+  return status;
+}
+
+absl::Status DestinationMigration::Greet() {
+  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(kAnswerTime)));
+  const auto* hello = std::get_if<Hello>(&message);
+  if (hello == nullptr) return Unexpected(message, "Hello");
+  const uint32_t version = std::min(hello->newest_version, kProtocolVersion);
+  if (version < hello->oldest_version || version < kOldestProtocolVersion) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} speaks protocol versions {} to {}, this ramferry {} to {}: use the same "
+                    "release on both "
+                    "hosts",
+                    hello->software, hello->oldest_version, hello->newest_version,
+                    kOldestProtocolVersion, kProtocolVersion));
+  }
+  // A migration id names a journal entry: an old one must not be written over.
+  if (context_.journal.Read(hello->migration_id, Role::kDestination).ok()) {
+    return absl::AlreadyExistsError("migration " + hello->migration_id +
+                                    " is known here already: start a new one");
+  }
+  entry_ = {.migration_id = hello->migration_id,
+            .role = Role::kDestination,
+            .phase = Phase::kReserved,
+            .peer = control_->peer_name()};
+  StampWithThisProcess(entry_);
+  return control_->Send(HelloReply{.version = version,
+                                   .software = "ramferry " RAMFERRY_VERSION,
+                                   .host = HostName(),
+                                   .boot_id = HostBootId()});
+}
+
+absl::Status DestinationMigration::TakeReservation() {
+  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(kAnswerTime)));
+  const auto* reserve = std::get_if<Reserve>(&message);
+  if (reserve == nullptr) return Unexpected(message, "Reserve");
+  entry_.guest = reserve->guest.name;
+  entry_.running = reserve->guest.running;
+  ASSIGN_OR_RETURN(guest_, context_.host.Reserve(reserve->guest));
+  entry_.locator = guest_->locator();
+  entry_.undo = guest_->undo_record();
+  RETURN_IF_ERROR(WriteJournal(Phase::kReserved));
+  Reserved reserved;
+  for (const std::string& transport : reserve->transports) {
+    for (ChannelListener* listener : context_.listeners) {
+      if (listener->transport() != transport) continue;
+      ASSIGN_OR_RETURN(auto receiver, listener->Expect(guest_->regions(), reserve->channels));
+      reserved.offers.push_back(receiver->offer());
+      receivers_.push_back(std::move(receiver));
+    }
+  }
+  context_.observer.OnReserved(entry_.migration_id, reserve->guest, entry_.peer);
+  return control_->Send(reserved);
+}
+
+absl::Status DestinationMigration::TakeImage() {
+  for (;;) {
+    // A round may take hours at a low rate; a dead peer is noticed by the channels' keepalives.
+    ASSIGN_OR_RETURN(ControlMessage message, Receive(Deadline::max()));
+    if (const auto* note = std::get_if<RoundNote>(&message)) {
+      context_.observer.OnRound(entry_.guest, *note);
+    } else if (auto* state = std::get_if<DeviceState>(&message)) {
+      state_bytes_ += state->bytes.size();
+      if (!paused_) {
+        RETURN_IF_ERROR(guest_->LoadDeviceState(state->bytes));
+        continue;
+      }
+      if (held_state_.size() + state->bytes.size() > kMostHeldState) {
+        return absl::ResourceExhaustedError("the guest's device state is larger than 256 MiB");
+      }
+      held_state_.insert(held_state_.end(), state->bytes.begin(), state->bytes.end());
+    } else if (std::holds_alternative<Paused>(message)) {
+      paused_ = true;
+    } else if (const auto* complete = std::get_if<ImageComplete>(&message)) {
+      return CompleteImage(*complete);
+    } else {
+      return Unexpected(message, "a round, device state or the end of the image");
+    }
+  }
+}
+
+absl::Status DestinationMigration::CompleteImage(const ImageComplete& complete) {
+  if (!paused_) return absl::InvalidArgumentError("the image ended before the guest was stopped");
+  if (complete.device_state_bytes != state_bytes_) {
+    return absl::DataLossError(fmt::format("{} bytes of device state came, the source sent {}",
+                                           state_bytes_, complete.device_state_bytes));
+  }
+  // Every channel was flushed by the source; from here nobody may write to this memory but the
+  // guest.
+  RETURN_IF_ERROR(ReceiversOk());
+  for (const auto& receiver : receivers_) receiver->Stop();
+  // Loading may write guest memory (and some devices read it): compare before.
+  RETURN_IF_ERROR(Verify(complete.digests));
+  const Deadline verified = Clock::now();
+  RETURN_IF_ERROR(guest_->LoadDeviceState(held_state_));
+  RETURN_IF_ERROR(guest_->FinishDeviceState(In(kLoadTime)));
+  RETURN_IF_ERROR(WriteJournal(Phase::kHolding));
+  return control_->Send(Holding{.device_state_ms = MillisecondsBetween(verified, Clock::now()),
+                                .verified = !complete.digests.empty()});
+}
+
+absl::Status DestinationMigration::Verify(const std::vector<SliceDigest>& digests) {
+  for (const SliceDigest& expected : digests) {
+    const Slice& slice = expected.slice;
+    const auto regions = guest_->regions();
+    if (slice.region >= regions.size() || slice.pages.first > regions[slice.region].pages() ||
+        slice.pages.count > regions[slice.region].pages() - slice.pages.first) {
+      return absl::InvalidArgumentError("a digest is of memory that the guest does not have");
+    }
+    PageRuns populated;
+    RETURN_IF_ERROR(guest_->PopulatedRuns(slice, populated));
+    ASSIGN_OR_RETURN(const std::string digest, DigestSlice(regions[slice.region], populated));
+    if (digest != expected.sha256) {
+      return absl::DataLossError(fmt::format(
+          "the memory differs in region {} pages {} to {}: this is a defect of Ramferry, please "
+          "report it; the guest stays on the source",
+          regions[slice.region].description.name, slice.pages.first, slice.pages.end()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DestinationMigration::AwaitOwnership() {
+  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(kOwnershipTime)));
+  if (std::holds_alternative<HandOver>(message)) return absl::OkStatus();
+  return Unexpected(message, "HandOver");
+}
+
+// The guest is ours. Whatever fails before it is told to run gives it back.
+absl::Status DestinationMigration::Activate() {
+  const Deadline start = Clock::now();
+  absl::Status status = WriteJournal(Phase::kActivating);
+  if (status.ok()) status = guest_->Activate();
+  if (!status.ok() && !guest_->active()) {
+    // Discard makes sure that it cannot run here; only then may the source be told so. Without the
+    // disk's help, if need be: whoever reads "holding" there later comes to the same end.
+    if (const absl::Status gone = guest_->Discard(); !gone.ok()) {
+      context_.observer.OnNote(fmt::format(
+          "guest {} could not be started here ({}), and what is left of it could not be removed "
+          "({}): see `ramferry status`",
+          entry_.guest, Message(status), Message(gone)));
+      return status;
+    }
+    WriteJournal(Phase::kReleased).IgnoreError();
+    control_->Send(HandedBack{.reason = Message(status)}).IgnoreError();
+    return status;
+  }
+  if (!status.ok()) context_.observer.OnNote(Message(status));
+  // The guest runs here, and nothing of what follows can change that.
+  if (const absl::Status written = WriteJournal(Phase::kActivated); !written.ok()) {
+    context_.observer.OnNote(Message(written));
+  }
+  control_->Send(Activated{.resume_ms = MillisecondsBetween(start, Clock::now())}).IgnoreError();
+  return absl::OkStatus();
+}
+
+// Gives the reservation back: the guest never ran here and never will.
+void DestinationMigration::Release(const absl::Status& why) {
+  for (const auto& receiver : receivers_) receiver->Stop();
+  if (guest_ != nullptr) {
+    if (const absl::Status gone = guest_->Discard(); !gone.ok()) {
+      context_.observer.OnNote(Message(gone));
+    }
+  }
+  if (journaled_) {
+    // The source may still ask: it does so only if it had sent its ownership message.
+    WriteJournal(Phase::kReleased).IgnoreError();
+  }
+  control_->Send(Refused{.reasons = {Message(why)}}).IgnoreError();
+}
+
+}  // namespace ramferry

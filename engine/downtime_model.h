@@ -1,0 +1,41 @@
+// Predicts the downtime of a stop-and-copy that would begin now: pages left over the measured
+// bandwidth, plus what stopping, device state and resuming cost whatever the pages.
+#pragma once
+
+#include <algorithm>
+
+#include "base/units.h"
+
+namespace ramferry {
+
+class DowntimeModel {
+ public:
+  // What a QEMU switch-over takes without pages, until it is known better: 20 ms (measured: 5 to
+  // 15).
+  explicit DowntimeModel(double fixed_ms = 20) : fixed_ms_(fixed_ms) {}
+
+  // A round sent `bytes` in `ms`, its flush included. Small rounds say little about the bandwidth,
+  // as they are mostly waiting: only a round of at least half the largest one so far, or 16 MiB,
+  // counts.
+  void AddRound(ByteCount bytes, double ms) {
+    if (ms <= 0 || bytes.value() == 0) return;
+    const double rate = static_cast<double>(bytes.value()) / ms;
+    if (bytes_per_ms_ > 0 && bytes < MiB(16) && bytes.value() * 2 < largest_.value()) return;
+    largest_ = std::max(largest_, bytes);
+    // A round of scattered pages is slower than the first, of long runs; the last will be like it.
+    bytes_per_ms_ = bytes_per_ms_ == 0 ? rate : 0.5 * bytes_per_ms_ + 0.5 * rate;
+  }
+
+  [[nodiscard]] double Predict(PageCount dirty) const {
+    if (bytes_per_ms_ <= 0) return fixed_ms_;
+    return fixed_ms_ + static_cast<double>(BytesIn(dirty).value()) / bytes_per_ms_;
+  }
+  [[nodiscard]] double bytes_per_ms() const { return bytes_per_ms_; }
+
+ private:
+  double fixed_ms_;
+  double bytes_per_ms_ = 0;
+  ByteCount largest_;
+};
+
+}  // namespace ramferry

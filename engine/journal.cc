@@ -1,0 +1,212 @@
+#include "engine/journal.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <sstream>
+#include <utility>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+
+namespace ramferry {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array kPhaseNames = {"tracking", "pausing", "handing-over", "gone",      "returned",
+                                    "reserved", "holding", "activating",   "activated", "released"};
+constexpr int kFormat = 1;
+
+std::optional<Phase> PhaseNamed(const std::string& name) {
+  for (size_t i = 0; i < kPhaseNames.size(); ++i) {
+    if (name == kPhaseNames[i]) return static_cast<Phase>(i);
+  }
+  return std::nullopt;
+}
+
+absl::Status SyncDirectory(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid() || ::fsync(fd.get()) != 0) {
+    return ErrnoStatus(errno, "cannot sync the journal directory " + path);
+  }
+  return absl::OkStatus();
+}
+
+// Field 22 of /proc/PID/stat, in clock ticks since boot; 0 when there is no such process.
+int64_t StartTimeOf(int64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string line;
+  if (!std::getline(file, line)) return 0;
+  const size_t name_end = line.rfind(')');  // the name may hold anything
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(line.substr(name_end + 1));
+  std::string skipped;
+  for (int field = 3; field < 22; ++field) fields >> skipped;
+  int64_t start = 0;
+  fields >> start;
+  return start;
+}
+
+}  // namespace
+
+const char* NameOf(Role role) {
+  return role == Role::kSource ? "source" : "destination";
+}
+const char* NameOf(Phase phase) {
+  return kPhaseNames[static_cast<size_t>(phase)];
+}
+
+std::string FormatJournalEntry(const JournalEntry& entry) {
+  return json{{"format", kFormat},
+              {"migration_id", entry.migration_id},
+              {"role", NameOf(entry.role)},
+              {"phase", NameOf(entry.phase)},
+              {"guest", entry.guest},
+              {"locator", entry.locator},
+              {"peer", entry.peer},
+              {"undo", entry.undo},
+              {"running", entry.running},
+              {"pid", entry.pid},
+              {"pid_started", entry.pid_started}}
+             .dump(2, ' ', false, json::error_handler_t::replace) +
+         "\n";
+}
+
+absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text) {
+  const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return absl::InvalidArgumentError("it is not a JSON object");
+  const auto string = [&object](const char* key, std::string& value) {
+    const auto found = object.find(key);
+    if (found == object.end() || !found->is_string()) return false;
+    value = found->get<std::string>();
+    return true;
+  };
+  const auto number = [&object](const char* key, int64_t& value) {
+    const auto found = object.find(key);
+    if (found == object.end() || !found->is_number_integer()) return false;
+    value = found->get<int64_t>();
+    return true;
+  };
+  JournalEntry entry;
+  std::string role;
+  std::string phase;
+  int64_t format = 0;
+  const auto running = object.find("running");
+  if (!number("format", format) || !string("migration_id", entry.migration_id) ||
+      !string("role", role) || !string("phase", phase) || !string("guest", entry.guest) ||
+      !string("locator", entry.locator) || !string("peer", entry.peer) ||
+      !string("undo", entry.undo) || !number("pid", entry.pid) ||
+      !number("pid_started", entry.pid_started) || running == object.end() ||
+      !running->is_boolean()) {
+    return absl::InvalidArgumentError("a field is missing or of the wrong type");
+  }
+  if (format != kFormat) {
+    return absl::InvalidArgumentError(
+        fmt::format("its format is {}, this ramferry knows {}", format, kFormat));
+  }
+  const auto known = PhaseNamed(phase);
+  if (!known || (role != "source" && role != "destination") ||
+      (role == "source") != (*known < Phase::kReserved)) {
+    return absl::InvalidArgumentError(fmt::format("no {} is ever '{}'", role, phase));
+  }
+  entry.role = role == "source" ? Role::kSource : Role::kDestination;
+  entry.phase = *known;
+  entry.running = running->get<bool>();
+  return entry;
+}
+
+absl::StatusOr<Journal> Journal::Open(std::string directory) {
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(directory).parent_path(), error);
+  if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return ErrnoStatus(errno, fmt::format("cannot make the state directory {} (choose another with "
+                                          "--state-dir)",
+                                          directory));
+  }
+  if (::access(directory.c_str(), W_OK | X_OK) != 0) {
+    return ErrnoStatus(errno, "cannot write to the state directory " + directory);
+  }
+  return Journal(std::move(directory));
+}
+
+std::string Journal::PathOf(const std::string& migration_id, Role role) const {
+  return fmt::format("{}/{}.{}.json", directory_, migration_id, NameOf(role));
+}
+
+absl::Status Journal::Write(const JournalEntry& entry) const {
+  if (entry.migration_id.empty() || entry.migration_id.find('/') != std::string::npos) {
+    return absl::InvalidArgumentError("a migration id names a file: it cannot hold '/'");
+  }
+  const std::string path = PathOf(entry.migration_id, entry.role);
+  const std::string next = path + ".next";
+  const std::string text = FormatJournalEntry(entry);
+  UniqueFd fd(::open(next.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!fd.valid()) return ErrnoStatus(errno, "cannot write the journal " + next);
+  const ssize_t written = ::write(fd.get(), text.data(), text.size());
+  if (written != static_cast<ssize_t>(text.size()) || ::fdatasync(fd.get()) != 0) {
+    const int error = written >= 0 && written < static_cast<ssize_t>(text.size()) ? ENOSPC : errno;
+    ::unlink(next.c_str());
+    return ErrnoStatus(error, "cannot write the journal " + path);
+  }
+  if (::rename(next.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(next.c_str());
+    return ErrnoStatus(error, "cannot write the journal " + path);
+  }
+  return SyncDirectory(directory_);
+}
+
+absl::Status Journal::Remove(const std::string& migration_id, Role role) const {
+  const std::string path = PathOf(migration_id, role);
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return ErrnoStatus(errno, "cannot remove the journal entry " + path);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<JournalEntry> Journal::Read(const std::string& migration_id, Role role) const {
+  const std::string path = PathOf(migration_id, role);
+  std::ifstream file(path);
+  if (!file) return absl::NotFoundError("no journal entry " + path);
+  std::stringstream text;
+  text << file.rdbuf();
+  auto entry = ParseJournalEntry(text.str());
+  if (!entry.ok()) return Annotate(entry.status(), "journal entry " + path);
+  return entry;
+}
+
+absl::StatusOr<std::vector<JournalEntry>> Journal::ReadAll() const {
+  std::vector<JournalEntry> entries;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(directory_, error)) {
+    const std::string name = file.path().filename();
+    for (const Role role : {Role::kSource, Role::kDestination}) {
+      const std::string ending = fmt::format(".{}.json", NameOf(role));
+      if (!name.ends_with(ending)) continue;
+      ASSIGN_OR_RETURN(JournalEntry entry, Read(name.substr(0, name.size() - ending.size()), role));
+      entries.push_back(std::move(entry));
+    }
+  }
+  if (error) return ErrnoStatus(error.value(), "cannot read the state directory " + directory_);
+  return entries;
+}
+
+void StampWithThisProcess(JournalEntry& entry) {
+  entry.pid = ::getpid();
+  entry.pid_started = StartTimeOf(entry.pid);
+}
+
+bool WriterLives(const JournalEntry& entry) {
+  return entry.pid > 0 && entry.pid_started != 0 && StartTimeOf(entry.pid) == entry.pid_started;
+}
+
+}  // namespace ramferry

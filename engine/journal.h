@@ -1,0 +1,82 @@
+// What each side has written down about a migration before it acts, so that a killed ramferry, or
+// the other side, can find out what became of the guest (docs/handover.md).
+//
+// One small JSON file a migration and role, replaced atomically and synced to the disk: after Write
+// has returned OK, the entry survives a crash of this host.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace ramferry {
+
+enum class Role { kSource, kDestination };
+
+// How far a migration has come. What is on disk is always the step about to be taken.
+enum class Phase {
+  // source
+  kTracking,     // dirty tracking is on, the guest runs here
+  kPausing,      // the guest is being stopped; QEMU's migration settings are changed
+  kHandingOver,  // the ownership message leaves: from here the source never resumes by itself
+  kGone,         // the destination runs it: what is left here is to be discarded
+  kReturned,     // it is the source's again: what is left of the migration is to be undone
+  // destination
+  kReserved,    // memory and a waiting hypervisor are held
+  kHolding,     // the image is whole, and not ours yet
+  kActivating,  // the ownership message came; the guest is told to run
+  kActivated,   // it runs here
+  kReleased,    // it never ran here and never will
+};
+
+[[nodiscard]] const char* NameOf(Role role);
+[[nodiscard]] const char* NameOf(Phase phase);
+
+struct JournalEntry {
+  std::string migration_id;  // UUID
+  Role role = Role::kSource;
+  Phase phase = Phase::kTracking;
+  std::string guest;        // its name
+  std::string locator;      // how to find it on this host, e.g. "qemu:/run/web1.qmp"
+  std::string peer;         // the other host, as we reach it (source) or as it proved to be
+  std::string undo;         // the glue's own record (SourceGuest::undo_record)
+  bool running = true;      // the guest ran before the migration (or was paused by its owner)
+  int64_t pid = 0;          // of the ramferry at work on it
+  int64_t pid_started = 0;  // its start time (proc(5), field 22): tells a reused pid
+  friend bool operator==(const JournalEntry&, const JournalEntry&) = default;
+};
+
+// Parses what Write wrote; InvalidArgument for anything else. Pure.
+[[nodiscard]] absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text);
+[[nodiscard]] std::string FormatJournalEntry(const JournalEntry& entry);
+
+class Journal {
+ public:
+  // `directory` is made (mode 0700) when it is missing.
+  [[nodiscard]] static absl::StatusOr<Journal> Open(std::string directory);
+
+  [[nodiscard]] absl::Status Write(const JournalEntry& entry) const;
+  // Forgets a migration that has ended. No error when there is no such entry.
+  [[nodiscard]] absl::Status Remove(const std::string& migration_id, Role role) const;
+  // NotFound when there is none.
+  [[nodiscard]] absl::StatusOr<JournalEntry> Read(const std::string& migration_id, Role role) const;
+  // All entries; a file that is none is an error that names it.
+  [[nodiscard]] absl::StatusOr<std::vector<JournalEntry>> ReadAll() const;
+
+  [[nodiscard]] const std::string& directory() const { return directory_; }
+
+ private:
+  explicit Journal(std::string directory) : directory_(std::move(directory)) {}
+  [[nodiscard]] std::string PathOf(const std::string& migration_id, Role role) const;
+
+  std::string directory_;
+};
+
+// This process, for JournalEntry::pid and pid_started.
+void StampWithThisProcess(JournalEntry& entry);
+// Whether the process that wrote the entry is still there.
+[[nodiscard]] bool WriterLives(const JournalEntry& entry);
+
+}  // namespace ramferry

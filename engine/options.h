@@ -1,0 +1,39 @@
+// What a person may choose about a migration, with the defaults.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include "base/units.h"
+
+namespace ramferry {
+
+// What to do with a guest whose predicted downtime stays over the target.
+enum class NotConverging {
+  kGiveUp,      // roll back: the guest stays where it is
+  kStopAnyway,  // stop it, whatever the downtime will be
+};
+
+struct MigrationOptions {
+  // Stop-and-copy begins when the predicted downtime is at most this.
+  std::chrono::milliseconds downtime_target{300};
+  // Pre-copy rounds before not_converging decides. At least 1.
+  uint32_t max_rounds = 30;
+  NotConverging not_converging = NotConverging::kGiveUp;
+  // Workers, each with a page channel of its own: 1 to 64; 0: by the number of CPUs.
+  uint32_t workers = 0;
+  // Bytes a second over all channels during pre-copy; 0: no limit. Stop-and-copy has none.
+  ByteCount bandwidth;
+  // Compare the whole memory on both sides after the last page, while the guest is stopped.
+  bool verify = false;
+  // How long the peer may take over an answer before it counts as lost.
+  std::chrono::seconds answer_time{30};
+  // How long the source asks by itself when the answer to its ownership message was lost.
+  std::chrono::seconds settle_time{30};
+};
+
+// Workers for options.workers == 0: half the CPUs this process may use (the guest needs the
+// others), at least 1, at most 8.
+[[nodiscard]] uint32_t DefaultWorkers();
+
+}  // namespace ramferry

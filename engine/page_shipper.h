@@ -1,0 +1,63 @@
+// One worker's way of sending a slice: collect its runs, tell zero pages from others, write in
+// batches.
+//
+// Run to completion: the thread that collects a page is the one that hands it to its channel;
+// nothing is passed on, nothing is locked, and after the first slices nothing is allocated.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/cancellation.h"
+#include "base/token_bucket.h"
+#include "engine/landed_map.h"
+#include "hypervisor-glue/guest.h"
+#include "transport/page_channel.h"
+
+namespace ramferry {
+
+// What a slice is collected by.
+enum class CollectBy {
+  kPopulated,  // first round: everything the guest ever touched; starts the dirty tracking of it
+  kDirty,      // later rounds: what was written since
+};
+
+// Counters that others may read while the worker goes on. Pages.
+struct ShippedPages {
+  std::atomic<uint64_t> sent{0};  // with contents
+  std::atomic<uint64_t> zero{0};
+};
+
+class PageShipper {
+ public:
+  // All outlive the shipper. `rate` limits page bytes.
+  PageShipper(SourceGuest& guest, PageChannel& channel, LandedMap& landed, TokenBucket& rate,
+              const Cancellation& cancel, ShippedPages& shipped);
+
+  // Collects the slice and sends what was found.
+  [[nodiscard]] absl::Status Ship(const Slice& slice, CollectBy by);
+  // Sends runs of `region` that were collected before (while the guest was quiesced).
+  [[nodiscard]] absl::Status ShipCollected(RegionId region, const PageRuns& runs);
+
+ private:
+  [[nodiscard]] absl::Status ShipRun(const MappedRegion& region, RegionId id, PageRun run);
+  [[nodiscard]] absl::Status AddWrite(RegionId id, const MappedRegion& region, PageRun run);
+  [[nodiscard]] absl::Status AddZero(RegionId id, PageRun run);
+  [[nodiscard]] absl::Status SendBatch();
+
+  SourceGuest& guest_;
+  PageChannel& channel_;
+  LandedMap& landed_;
+  TokenBucket& rate_;
+  const Cancellation& cancel_;
+  ShippedPages& shipped_;
+  PageRuns runs_;
+  PageRuns populated_;
+  std::vector<PageWrite> writes_;
+  std::vector<PageZero> zeros_;
+  uint64_t batch_bytes_ = 0;
+};
+
+}  // namespace ramferry

@@ -1,0 +1,66 @@
+// What a migration did: what the tables and the JSON file are made from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+
+namespace ramferry {
+
+enum class Outcome {
+  kMigrated,    // the guest runs on the destination
+  kRolledBack,  // the guest runs here as before
+  kInDoubt,     // the guest is stopped here until the destination, or a person, says who owns it
+};
+[[nodiscard]] const char* NameOf(Outcome outcome);
+
+struct RoundReport {
+  uint32_t number = 0;   // from 1; the last one is stop-and-copy
+  bool stopped = false;  // the guest was stopped: stop-and-copy
+  PageCount pages;       // sent with contents
+  PageCount zero_pages;  // found zero: nothing sent, or a few bytes for a whole run
+  ByteCount bytes;       // on the wire
+  double ms = 0;
+  PageCount dirty_pages;  // dirty again at its end
+  double dirty_rate = 0;  // pages a second, made dirty during the round
+  double predicted_downtime_ms = 0;
+};
+
+// The downtime by cause, in milliseconds; they add up to the downtime.
+struct DowntimeParts {
+  double pause = 0;         // from the guest's stop until we know of it
+  double last_pages = 0;    // collecting and sending what was dirty
+  double device_state = 0;  // what saving, carrying and loading it took longer than the pages
+  double verify = 0;        // only when asked for
+  double commit = 0;  // from the destination's "holding" to the ownership message, journal included
+  double resume = 0;  // from there to the destination's word that it runs
+
+  [[nodiscard]] double total() const {
+    return pause + last_pages + device_state + verify + commit + resume;
+  }
+};
+
+struct MigrationReport {
+  Outcome outcome = Outcome::kRolledBack;
+  std::string error;  // empty when migrated
+  std::string migration_id;
+  std::string guest;
+  std::string destination;
+  std::string transport;  // what the pages went over, e.g. "tcp"
+  bool encrypted = false;
+  uint32_t workers = 0;
+  double total_ms = 0;
+  double downtime_ms = 0;
+  DowntimeParts downtime_parts;
+  double predicted_downtime_ms = 0;  // when the guest was stopped
+  std::vector<RoundReport> rounds;
+  ByteCount bytes_sent;  // on the wire, by the page channels
+  ByteCount device_state_bytes;
+  PageCount guest_pages;   // the guest's memory
+  double cpu_seconds = 0;  // of this process
+  bool verified = false;   // the memory was compared, and equal
+};
+
+}  // namespace ramferry

@@ -1,0 +1,308 @@
+// Stages 0 to 4 of the source; what follows the ownership message is in source_activation.cc.
+#include "engine/source_migration.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <future>
+#include <thread>
+#include <utility>
+
+#include "base/host_identity.h"
+#include "base/status.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace ramferry {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// From asking the guest to stop to its stop: QEMU first sends its video memory and the like.
+constexpr seconds kPauseTime{30};
+// How long to wait for the stop before another small round is worth sending.
+constexpr milliseconds kPauseStep{2};
+// A copy of all memory may have to be hashed on the other side before it says "holding".
+constexpr seconds kVerifyTime{600};
+
+}  // namespace
+
+SourceMigration::SourceMigration(SourceContext context) : context_(std::move(context)) {
+  const GuestDescription& guest = context_.guest.description();
+  report_.migration_id = NewUuid();
+  report_.guest = guest.name;
+  report_.destination = context_.destination;
+  entry_ = {.migration_id = report_.migration_id,
+            .role = Role::kSource,
+            .guest = guest.name,
+            .locator = context_.locator,
+            .peer = context_.destination,
+            .undo = context_.guest.undo_record(),
+            .running = guest.running};
+  StampWithThisProcess(entry_);
+  for (const MappedRegion& region : context_.guest.regions()) {
+    report_.guest_pages += PageCount(region.pages());
+  }
+}
+
+absl::Status SourceMigration::Enter(Stage stage) {
+  RETURN_IF_ERROR(stages_.Enter(stage));
+  context_.observer.OnStage(stage);
+  return absl::OkStatus();
+}
+
+absl::Status SourceMigration::WriteJournal(Phase phase) {
+  entry_.phase = phase;
+  RETURN_IF_ERROR(context_.journal.Write(entry_));
+  journaled_ = true;
+  return absl::OkStatus();
+}
+
+template <class Message>
+absl::StatusOr<Message> SourceMigration::Expect(Deadline deadline) {
+  for (;;) {
+    RETURN_IF_ERROR(context_.cancel.status());
+    // Short waits, so that a cancellation is noticed.
+    auto message = context_.control.Receive(std::min(deadline, In(milliseconds(200))));
+    if (absl::IsDeadlineExceeded(message.status())) {
+      if (Clock::now() < deadline) continue;
+      return absl::DeadlineExceededError("the destination does not answer");
+    }
+    RETURN_IF_ERROR(message.status());
+    if (auto* wanted = std::get_if<Message>(&*message)) return std::move(*wanted);
+    if (const auto* refused = std::get_if<Refused>(&*message)) {
+      return absl::FailedPreconditionError(fmt::format("the destination refuses the guest:\n  - {}",
+                                                       fmt::join(refused->reasons, "\n  - ")));
+    }
+    if (const auto* abort = std::get_if<Abort>(&*message)) {
+      return absl::AbortedError("the destination gave up: " + abort->reason);
+    }
+    return absl::InvalidArgumentError(fmt::format("the destination sent {} where {} was due",
+                                                  NameOf(*message),
+                                                  NameOf(ControlMessage(Message{}))));
+  }
+}
+
+MigrationReport SourceMigration::Run() {
+  const Deadline start = Clock::now();
+  const absl::Status status = RunStages();
+  if (status.ok()) {
+    Activation();
+  } else {
+    FinishHere(status);
+  }
+  report_.total_ms = MillisecondsBetween(start, Clock::now());
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto to_seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  report_.cpu_seconds = to_seconds(usage.ru_utime) + to_seconds(usage.ru_stime);
+  return report_;
+}
+
+absl::Status SourceMigration::RunStages() {
+  RETURN_IF_ERROR(Introduce());
+  RETURN_IF_ERROR(Enter(Stage::kReservation));
+  ASSIGN_OR_RETURN(auto channels, ReserveAndConnect());
+
+  RETURN_IF_ERROR(Enter(Stage::kPreCopy));
+  RETURN_IF_ERROR(WriteJournal(Phase::kTracking));
+  RETURN_IF_ERROR(context_.guest.StartTracking());
+  Precopy precopy(context_.guest, std::move(channels), context_.options, context_.cancel);
+  // A cancellation must not wait for a slow peer.
+  const std::jthread watcher([&precopy, this](const std::stop_token& stop) {
+    while (!stop.stop_requested() && !context_.cancel.requested()) {
+      std::this_thread::sleep_for(milliseconds(20));
+    }
+    if (context_.cancel.requested() && SourceOwns(stages_.stage())) precopy.Abort();
+  });
+  absl::Status status = PreCopy(precopy);
+  if (status.ok()) status = StopAndCopy(precopy);
+  if (status.ok()) status = Commitment();
+  report_.bytes_sent = precopy.wire_bytes();
+  // What a cancellation broke is only its consequence.
+  if (!status.ok() && context_.cancel.requested()) return context_.cancel.status();
+  return status;
+}
+
+absl::Status SourceMigration::Introduce() {
+  RETURN_IF_ERROR(context_.control.Send(Hello{.software = "ramferry " RAMFERRY_VERSION,
+                                              .host = HostName(),
+                                              .boot_id = HostBootId(),
+                                              .migration_id = report_.migration_id}));
+  ASSIGN_OR_RETURN(const HelloReply reply, Expect<HelloReply>(In(context_.options.answer_time)));
+  if (reply.version < kOldestProtocolVersion || reply.version > kProtocolVersion) {
+    return absl::FailedPreconditionError(fmt::format(
+        "the destination ({}) wants protocol version {}, this ramferry speaks {} to {}: use the "
+        "same release on both hosts",
+        reply.software, reply.version, kOldestProtocolVersion, kProtocolVersion));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> SourceMigration::ReserveAndConnect() {
+  Reserve reserve{
+      .guest = context_.guest.description(),
+      .channels = context_.options.workers > 0 ? context_.options.workers : DefaultWorkers()};
+  for (const ChannelConnector* connector : context_.connectors) {
+    reserve.transports.push_back(connector->transport());
+  }
+  RETURN_IF_ERROR(context_.control.Send(reserve));
+  ASSIGN_OR_RETURN(const Reserved reserved, Expect<Reserved>(In(context_.options.answer_time)));
+  absl::Status failure = absl::FailedPreconditionError(fmt::format(
+      "the destination offers none of the transports {}", fmt::join(reserve.transports, ", ")));
+  for (ChannelConnector* connector : context_.connectors) {
+    for (ChannelOffer offer : reserved.offers) {
+      if (offer.transport != connector->transport()) continue;
+      if (offer.address.empty()) offer.address = context_.control.peer_address();
+      auto channels =
+          connector->Connect(offer, context_.guest.regions(), In(context_.options.answer_time));
+      if (channels.ok() && !channels->empty()) {
+        report_.transport = offer.transport;
+        report_.encrypted = offer.encrypted;
+        report_.workers = static_cast<uint32_t>(channels->size());
+        context_.observer.OnNote(fmt::format("{} page channel{} over {}{}", channels->size(),
+                                             channels->size() == 1 ? "" : "s", offer.transport,
+                                             offer.encrypted ? ", encrypted" : ", not encrypted"));
+        return channels;
+      }
+      failure = channels.status();
+      context_.observer.OnNote(
+          fmt::format("{} does not work: {}", offer.transport, Message(failure)));
+    }
+  }
+  return failure;
+}
+
+void SourceMigration::NoteRound(RoundReport round) {
+  report_.rounds.push_back(round);
+  context_.observer.OnRound(round);
+}
+
+absl::StatusOr<bool> SourceMigration::ReadyToStop(Precopy& precopy, RoundReport& round) {
+  model_.AddRound(round.bytes, round.ms);
+  ASSIGN_OR_RETURN(round.dirty_pages, precopy.CountDirty());
+  round.dirty_rate =
+      round.ms > 0 ? static_cast<double>(round.dirty_pages.value()) * 1000 / round.ms : 0;
+  round.predicted_downtime_ms = model_.Predict(round.dirty_pages);
+  report_.predicted_downtime_ms = round.predicted_downtime_ms;
+  NoteRound(round);
+  // Only for the other side's display.
+  RETURN_IF_ERROR(context_.control.Send(
+      RoundNote{.round = round.number, .pages = round.pages, .dirty = round.dirty_pages}));
+  return round.predicted_downtime_ms <=
+         static_cast<double>(context_.options.downtime_target.count());
+}
+
+absl::Status SourceMigration::PreCopy(Precopy& precopy) {
+  CollectBy by = CollectBy::kPopulated;
+  for (uint32_t number = 1;; ++number) {
+    RETURN_IF_ERROR(context_.cancel.status());
+    ASSIGN_OR_RETURN(RoundReport round, precopy.Round(by));
+    by = CollectBy::kDirty;
+    ASSIGN_OR_RETURN(const bool ready, ReadyToStop(precopy, round));
+    if (ready) return absl::OkStatus();
+    if (number < context_.options.max_rounds) continue;
+    if (context_.options.not_converging == NotConverging::kStopAnyway) {
+      context_.observer.OnNote(
+          fmt::format("the guest does not converge; stopping it all the same, for about {:.0f} ms",
+                      round.predicted_downtime_ms));
+      return absl::OkStatus();
+    }
+    return absl::FailedPreconditionError(fmt::format(
+        "the guest does not converge: after {} rounds it still dirties {:.0f} pages a second, and "
+        "stopping it now would take about {:.0f} ms, over the target of {} ms. It goes on running "
+        "here. Allow a longer --downtime, or --if-not-converging stop",
+        number, round.dirty_rate, round.predicted_downtime_ms,
+        context_.options.downtime_target.count()));
+  }
+}
+
+// Small rounds go on until the guest stands still, so that the last one stays small.
+absl::Status SourceMigration::StopGuest(Precopy& precopy) {
+  RETURN_IF_ERROR(WriteJournal(Phase::kPausing));
+  RETURN_IF_ERROR(context_.guest.BeginPause([this](std::span<const std::byte> bytes) {
+    for (size_t at = 0; at < bytes.size(); at += kMaxDeviceStateChunk) {
+      const auto part = bytes.subspan(at, std::min(kMaxDeviceStateChunk, bytes.size() - at));
+      device_state_bytes_ += part.size();
+      RETURN_IF_ERROR(context_.control.Send(DeviceState{{part.begin(), part.end()}}));
+    }
+    return absl::OkStatus();
+  }));
+  const bool can_collect = !context_.guest.needs_quiesced_collection();
+  for (const Deadline deadline = In(kPauseTime); Clock::now() < deadline;) {
+    RETURN_IF_ERROR(context_.cancel.status());
+    ASSIGN_OR_RETURN(const bool paused, context_.guest.WaitPaused(In(kPauseStep)));
+    if (paused) {
+      stopped_ = context_.guest.paused_at();
+      report_.downtime_parts.pause = MillisecondsBetween(stopped_, Clock::now());
+      return absl::OkStatus();
+    }
+    if (!can_collect) continue;
+    ASSIGN_OR_RETURN(const RoundReport round, precopy.Round(CollectBy::kDirty));
+    NoteRound(round);
+  }
+  return absl::DeadlineExceededError(fmt::format(
+      "the guest did not stop within {} s: its devices write their own memory faster than QEMU "
+      "sends it",
+      kPauseTime.count()));
+}
+
+absl::Status SourceMigration::StopAndCopy(Precopy& precopy) {
+  RETURN_IF_ERROR(Enter(Stage::kStopAndCopy));
+  RETURN_IF_ERROR(StopGuest(precopy));
+  const Deadline paused = Clock::now();
+  RETURN_IF_ERROR(context_.control.Send(Paused{}));
+
+  // The devices are saved while the last pages travel; the destination holds them back until all
+  // pages are there, because loading some devices reads guest memory.
+  auto saved = std::async(std::launch::async, [this] { return context_.guest.SaveDeviceState(); });
+  auto last = precopy.FinalRound();
+  const Deadline pages_sent = Clock::now();
+  const absl::Status save_status = saved.get();
+  RETURN_IF_ERROR(last.status());
+  RETURN_IF_ERROR(save_status);
+  // Saving may have written guest memory.
+  ASSIGN_OR_RETURN(const RoundReport rest, precopy.FinalRound());
+  last->pages += rest.pages;
+  last->zero_pages += rest.zero_pages;
+  last->bytes += rest.bytes;
+  last->ms += rest.ms;
+  NoteRound(*last);
+  report_.downtime_parts.last_pages = MillisecondsBetween(paused, pages_sent);
+  report_.downtime_parts.device_state = MillisecondsBetween(pages_sent, Clock::now());
+  if (context_.options.verify) {
+    const Deadline before = Clock::now();
+    ASSIGN_OR_RETURN(digests_, precopy.Digests());
+    report_.downtime_parts.verify = MillisecondsBetween(before, Clock::now());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SourceMigration::Commitment() {
+  RETURN_IF_ERROR(Enter(Stage::kCommitment));
+  const Deadline asked = Clock::now();
+  report_.device_state_bytes = ByteCount(device_state_bytes_.load());
+  RETURN_IF_ERROR(context_.control.Send(ImageComplete{
+      .device_state_bytes = device_state_bytes_.load(), .digests = std::move(digests_)}));
+  ASSIGN_OR_RETURN(
+      const Holding holding,
+      Expect<Holding>(In(context_.options.verify ? kVerifyTime : context_.options.answer_time)));
+  holding_ = Clock::now();
+  report_.verified = holding.verified;
+  const double waited = MillisecondsBetween(asked, holding_);
+  // The rest of the wait, when there were digests, was the other side's hashing.
+  const double loading =
+      context_.options.verify ? std::min(waited, holding.device_state_ms) : waited;
+  report_.downtime_parts.device_state += loading;
+  report_.downtime_parts.verify += waited - loading;
+  RETURN_IF_ERROR(context_.cancel.status());
+  // From here the source may not resume by itself, and must remember that before it says so.
+  RETURN_IF_ERROR(WriteJournal(Phase::kHandingOver));
+  return Enter(Stage::kActivation);
+}
+
+}  // namespace ramferry

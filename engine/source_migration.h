@@ -1,0 +1,93 @@
+// The source's side of one migration, through all six stages.
+//
+//   SourceMigration migration({.guest = guest, .control = *control, .connectors = {&tcp},
+//                              .journal = journal, .settle = ask, .cancel = cancel});
+//   MigrationReport report = migration.Run();
+//
+// Run never leaves the guest without an owner: the report's outcome says where it is. The rule that
+// decides it is in stage.h; what each side writes down, in journal.h.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/cancellation.h"
+#include "engine/downtime_model.h"
+#include "engine/journal.h"
+#include "engine/observer.h"
+#include "engine/options.h"
+#include "engine/precopy.h"
+#include "engine/report.h"
+#include "engine/stage.h"
+#include "hypervisor-glue/guest.h"
+#include "transport/control_channel.h"
+#include "transport/page_channel.h"
+
+namespace ramferry {
+
+struct SourceContext {
+  SourceGuest& guest;
+  std::string locator;  // of the guest on this host, for the journal
+  ControlChannel& control;
+  std::string destination;  // as the user named it
+  // In order of preference; each serves the offers of one transport (ChannelConnector::transport).
+  std::vector<ChannelConnector*> connectors;
+  const Journal& journal;
+  // Asks the destination what became of a migration, over a connection of its own.
+  std::function<absl::StatusOr<Verdict>(const std::string& migration_id)> settle;
+  // Tells it that its record is no longer needed.
+  std::function<void(const std::string& migration_id)> confirm;
+  MigrationObserver& observer;
+  Cancellation& cancel;
+  MigrationOptions options;
+};
+
+class SourceMigration {
+ public:
+  explicit SourceMigration(SourceContext context);
+
+  // Once. Blocks for the whole migration.
+  [[nodiscard]] MigrationReport Run();
+
+  [[nodiscard]] const std::string& migration_id() const { return report_.migration_id; }
+  [[nodiscard]] const StageMachine& stages() const { return stages_; }
+
+ private:
+  [[nodiscard]] absl::Status Enter(Stage stage);
+  [[nodiscard]] absl::Status WriteJournal(Phase phase);
+  // The next message; an error if it is a refusal, an abort, or none of the expected type.
+  template <class Message>
+  [[nodiscard]] absl::StatusOr<Message> Expect(Deadline deadline);
+
+  [[nodiscard]] absl::Status Introduce();  // stage 0
+  [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> ReserveAndConnect();
+  [[nodiscard]] absl::Status PreCopy(Precopy& precopy);      // stage 2
+  [[nodiscard]] absl::Status StopAndCopy(Precopy& precopy);  // stage 3
+  [[nodiscard]] absl::Status StopGuest(Precopy& precopy);
+  [[nodiscard]] absl::Status Commitment();  // stage 4
+  [[nodiscard]] absl::Status RunStages();   // 0 to 4
+  void Activation();                        // stage 5
+  void Settle(const absl::Status& why);
+  void FinishGone();
+  void FinishHere(const absl::Status& why);
+
+  [[nodiscard]] absl::StatusOr<bool> ReadyToStop(Precopy& precopy, RoundReport& round);
+  void NoteRound(RoundReport round);
+
+  SourceContext context_;
+  StageMachine stages_;
+  MigrationReport report_;
+  JournalEntry entry_;
+  DowntimeModel model_;
+  std::atomic<uint64_t> device_state_bytes_{0};
+  std::vector<SliceDigest> digests_;
+  Deadline stopped_;  // the guest's
+  Deadline holding_;  // the destination said so
+  Deadline handed_over_;
+  bool journaled_ = false;
+};
+
+}  // namespace ramferry

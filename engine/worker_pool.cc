@@ -1,0 +1,75 @@
+#include "engine/worker_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "engine/options.h"
+
+namespace ramferry {
+
+uint32_t DefaultWorkers() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
+  return static_cast<uint32_t>(std::clamp(CPU_COUNT(&allowed) / 2, 1, 8));
+}
+
+WorkerPool::WorkerPool(uint32_t workers, std::vector<Slice> slices)
+    : queue_(std::move(slices), workers) {
+  for (uint32_t worker = 0; worker < workers; ++worker) {
+    threads_.emplace_back([this, worker] { Work(worker); });
+  }
+}
+
+WorkerPool::~WorkerPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+absl::Status WorkerPool::Run(SliceJob job, FinishJob finish) {
+  std::unique_lock lock(mutex_);
+  queue_.Refill();
+  job_ = std::move(job);
+  finish_ = std::move(finish);
+  result_ = absl::OkStatus();
+  failed_ = false;
+  busy_ = workers();
+  ++generation_;
+  changed_.notify_all();
+  changed_.wait(lock, [this] { return busy_ == 0; });
+  return result_;
+}
+
+absl::Status WorkerPool::RunOne(uint32_t worker) {
+  while (!failed_.load(std::memory_order_relaxed)) {
+    const auto index = queue_.Take(worker);
+    if (!index) return finish_ != nullptr ? finish_(worker) : absl::OkStatus();
+    RETURN_IF_ERROR(job_(worker, *index));
+  }
+  return absl::OkStatus();
+}
+
+void WorkerPool::Work(uint32_t worker) {
+  uint64_t done = 0;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [&] { return ending_ || generation_ > done; });
+    if (ending_) return;
+    done = generation_;
+    lock.unlock();
+    const absl::Status status = RunOne(worker);
+    if (!status.ok()) failed_.store(true, std::memory_order_relaxed);
+    lock.lock();
+    result_.Update(status);
+    if (--busy_ == 0) changed_.notify_all();
+  }
+}
+
+}  // namespace ramferry
