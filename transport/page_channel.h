@@ -43,7 +43,7 @@ struct PageZero {
 };
 
 struct ChannelCapabilities {
-  std::string transport;       // "tcp", "rdma", "dpdk"
+  std::string transport;       // "tcp", "rdma", "dpdk"; encrypted says the rest
   ByteCount largest_write;     // of one PageWrite
   size_t batch = 64;           // PageWrites a call that the channel handles best
   bool one_sided = false;      // the peer's CPU takes no part in a write
@@ -77,7 +77,7 @@ class PageChannel {
 
 // How the destination tells the source to reach it; travels over the control channel only.
 struct ChannelOffer {
-  std::string transport;           // "tcp"
+  std::string transport;           // "tcp", "tcp-tls" (the same encrypted), "rdma"
   std::string address;             // numeric host; empty: the address of the control channel
   uint16_t port = 0;
   bool encrypted = false;

@@ -88,7 +88,7 @@ absl::StatusOr<std::unique_ptr<ChannelReceiver>> TcpListener::Expect(
         fmt::format("{} page channels asked for; 1 to {} are possible", channels, kMostChannels));
   }
   auto site = std::make_shared<tcp::LandingSite>(regions, options_.stall_timeout);
-  ChannelOffer offer{.transport = "tcp", .port = port_, .encrypted = tls_ != nullptr};
+  ChannelOffer offer{.transport = transport(), .port = port_, .encrypted = tls_ != nullptr};
   // What listens on every address is reached where the control channel was.
   if (address_ != "0.0.0.0" && address_ != "::") offer.address = address_;
   offer.tokens = tokens_->Issue(site, channels);

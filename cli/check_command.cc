@@ -1,0 +1,69 @@
+// `ramferry check`: what on this host, and in a guest, would refuse a migration.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "cli/commands.h"
+#include "cli/exit_codes.h"
+#include "engine/journal.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/qemu_source.h"
+#include "hypervisor-glue/tracking/write_tracker.h"
+#include "transport/control/certificates.h"
+
+namespace ramferry {
+namespace {
+
+class Findings {
+ public:
+  void Add(const char* what, const absl::Status& status, const std::string& good) {
+    if (status.ok()) {
+      fmt::print("ok       {:<22} {}\n", what, good);
+    } else {
+      fmt::print("PROBLEM  {:<22} {}\n", what, Message(status));
+      failed_ = true;
+    }
+  }
+  [[nodiscard]] bool failed() const { return failed_; }
+
+ private:
+  bool failed_ = false;
+};
+
+absl::Status CheckRights() {
+  if (::geteuid() == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      "not root: moving a guest needs CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE, and the right to "
+      "use its QMP socket (docs/operating.md)");
+}
+
+}  // namespace
+
+int CheckCommand(const std::string& guest, const Settings& settings) {
+  Findings findings;
+  findings.Add("dirty-page tracking", CheckKernelTracksWrites(),
+               "userfaultfd WP_ASYNC and PAGEMAP_SCAN");
+  findings.Add("rights", CheckRights(), "root");
+  const auto identity = LoadIdentity(settings.ca, settings.certificate, settings.key);
+  findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
+  const auto journal = Journal::Open(settings.state_dir);
+  findings.Add("state directory", journal.status(), settings.state_dir);
+  if (!guest.empty()) {
+    const std::string path = guest.starts_with("qemu:") ? guest.substr(5) : guest;
+    const auto attached = QemuSource::Attach(path);
+    findings.Add(
+        "guest", attached.status(),
+        attached.ok()
+            ? fmt::format("{}: {}, QEMU {}, {} vCPUs, {} memory backend(s){}",
+                          (*attached)->description().name, (*attached)->description().machine,
+                          (*attached)->description().hypervisor_version,
+                          (*attached)->description().vcpus, (*attached)->regions().size(),
+                          (*attached)->needs_quiesced_collection()
+                              ? ", direct-I/O disk: paused about 1 ms a round"
+                              : "")
+            : "");
+  }
+  return findings.failed() ? kExitRefused : kExitOk;
+}
+
+}  // namespace ramferry

@@ -1,0 +1,52 @@
+// The commands of `ramferry`, each in a file of its own. They print what a person should see and
+// return an exit code (exit_codes.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/settings.h"
+
+namespace ramferry {
+
+struct MigrateArguments {
+  std::string guest;        // "qemu:PATH", or the path of a QMP socket
+  std::string destination;  // HOST[:PORT]
+  std::string json;         // file for the report; empty: none
+  std::string server_name;  // what the destination's certificate must say; empty: the host named
+};
+int MigrateCommand(const MigrateArguments& arguments, const Settings& settings);
+
+struct ReceiveArguments {
+  bool once = false;  // end after one guest has come
+};
+int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings);
+
+// Host, and guest if one is given: everything that would refuse a migration.
+int CheckCommand(const std::string& guest, const Settings& settings);
+
+struct CertsArguments {
+  std::string directory;
+  std::vector<std::string> hosts;  // "NAME" or "NAME=ADDRESS,ADDRESS"
+  bool overwrite = false;
+};
+int CertsCommand(const CertsArguments& arguments);
+
+int StatusCommand(const Settings& settings);
+
+enum class Resolution {
+  kAsk,          // ask the other host
+  kRunHere,      // a person knows that the guest does not run there
+  kDiscardHere,  // a person knows that it does
+};
+int ResolveCommand(const std::string& migration_id, Resolution resolution,
+                   const Settings& settings);
+
+struct DemoArguments {
+  std::string json;
+  std::string guest_elf;  // the test guest; empty: the one of the build this program is of
+  int memory_mib = 512;
+};
+int DemoCommand(const DemoArguments& arguments);
+
+}  // namespace ramferry

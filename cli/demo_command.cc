@@ -1,0 +1,206 @@
+// `ramferry demo`: the whole product on one machine, with a guest that checks its own memory.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include "base/status.h"
+#include "cli/commands.h"
+#include "cli/exit_codes.h"
+#include "cli/receiver.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/qemu_process.h"
+#include "hypervisor-glue/tracking/memory_file.h"
+#include "tests/guests/testguest/mailbox.h"
+#include "transport/control/certificates.h"
+
+namespace ramferry {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// The guest's own counters, read from its memory file.
+std::optional<TestGuestCounters> ReadCounters(const std::string& memory_file) {
+  UniqueFd fd(::open(memory_file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return std::nullopt;
+  TestGuestMailbox mailbox{};
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    if (::pread(fd.get(), &mailbox, sizeof mailbox, TESTGUEST_MAILBOX_ADDRESS) != sizeof mailbox ||
+        mailbox.magic != TESTGUEST_MAILBOX_MAGIC) {
+      return std::nullopt;
+    }
+    const uint32_t publication = mailbox.publication;
+    TestGuestMailbox again{};
+    if (::pread(fd.get(), &again, sizeof again, TESTGUEST_MAILBOX_ADDRESS) == sizeof again &&
+        again.publication - publication < 2) {
+      return mailbox.counters[publication % 2];
+    }
+  }
+  return std::nullopt;
+}
+
+template <class Condition>
+bool WaitFor(Condition condition, seconds time) {
+  for (const Deadline deadline = In(time); Clock::now() < deadline;) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  return false;
+}
+
+// A folder of our own and two memory files; gone with this object.
+class Stage {
+ public:
+  static absl::StatusOr<std::unique_ptr<Stage>> Make(int memory_mib, const std::string& elf) {
+    char name[] = "/tmp/ramferry-demo-XXXXXX";
+    if (::mkdtemp(name) == nullptr) return ErrnoStatus(errno, "cannot make a folder in /tmp");
+    return std::unique_ptr<Stage>(new Stage(name, memory_mib, elf));
+  }
+  ~Stage() {
+    for (const char* side : {"source", "destination"}) ::unlink(Memory(side).c_str());
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_, ignored);
+  }
+
+  [[nodiscard]] std::string Path(const std::string& name) const { return directory_ + "/" + name; }
+  [[nodiscard]] std::string Memory(const std::string& side) const {
+    return "/dev/shm/" + std::filesystem::path(directory_).filename().string() + "-" + side;
+  }
+  // The same on both sides but for the memory file.
+  [[nodiscard]] std::vector<std::string> Argv(const std::string& side) const {
+    return {"qemu-system-x86_64",
+            "-name",
+            "demo",
+            "-accel",
+            "tcg,thread=multi",
+            "-machine",
+            "q35,memory-backend=ram",
+            "-m",
+            fmt::format("{}M", memory_mib_),
+            "-object",
+            fmt::format("memory-backend-file,id=ram,size={}M,share=on,mem-path={}", memory_mib_,
+                        Memory(side)),
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-kernel",
+            elf_,
+            "-append",
+            fmt::format("fill_mib={} wss_mib=16 rate=2000 tick_port=none", memory_mib_ - 32)};
+  }
+
+ private:
+  Stage(std::string directory, int memory_mib, std::string elf)
+      : directory_(std::move(directory)), memory_mib_(memory_mib), elf_(std::move(elf)) {}
+
+  std::string directory_;
+  int memory_mib_;
+  std::string elf_;
+};
+
+class QuietObserver : public DestinationObserver {};
+
+absl::StatusOr<Settings> Prepare(const Stage& stage) {
+  RETURN_IF_ERROR(CreateAuthority({.directory = stage.Path("certs")}));
+  RETURN_IF_ERROR(CreateHostCertificate(
+      {.directory = stage.Path("certs"), .host = "localhost", .names = {"127.0.0.1"}}));
+  std::ofstream definition(stage.Path("demo.toml"));
+  definition << "name = \"demo\"\nargv = [";
+  for (const std::string& word : stage.Argv("destination")) definition << '"' << word << "\", ";
+  definition << "]\n";
+  definition.close();
+  Settings settings;
+  settings.state_dir = stage.Path("state");
+  settings.ca = stage.Path("certs/ca.pem");
+  settings.certificate = stage.Path("certs/localhost.pem");
+  settings.key = stage.Path("certs/localhost-key.pem");
+  settings.listen = "127.0.0.1";
+  settings.port = 0;
+  settings.guests = {stage.Path("demo.toml")};
+  settings.runtime_dir = stage.Path("run");
+  return settings;
+}
+
+// Reads what the guest says about its own memory after the move, once it has looked at all of it.
+absl::StatusOr<int> Judge(const Stage& stage, const TestGuestCounters& before) {
+  std::optional<TestGuestCounters> now;
+  const bool swept = WaitFor(
+      [&] {
+        now = ReadCounters(stage.Memory("destination"));
+        return now && now->sweeps >= before.sweeps + 2;
+      },
+      seconds(120));
+  if (!now) return absl::DataLossError("the guest's mailbox is not in the destination's memory");
+  fmt::print("\nthe guest itself: {} ticks before the move, {} now; {} pages checked, {} bad{}\n",
+             before.ticks, now->ticks, now->checked, now->bad,
+             swept ? "; it has looked at all of its memory since" : "");
+  if (!swept || now->bad != 0 || now->ticks <= before.ticks) {
+    return absl::DataLossError("the guest's memory is not what it was");
+  }
+  return kExitOk;
+}
+
+absl::StatusOr<int> Demo(const DemoArguments& arguments) {
+  std::string elf = arguments.guest_elf;
+  if (elf.empty()) {
+    elf = std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() /
+          "tests/guests/testguest.elf";
+  }
+  if (::access(elf.c_str(), R_OK) != 0) return ErrnoStatus(errno, "no test guest at " + elf);
+  ASSIGN_OR_RETURN(auto stage, Stage::Make(arguments.memory_mib, elf));
+  ASSIGN_OR_RETURN(Settings settings, Prepare(*stage));
+
+  std::vector<std::string> argv = stage->Argv("source");
+  const std::string qmp = stage->Path("source.qmp");
+  argv.insert(argv.end(), {"-qmp", "unix:" + qmp + ",server=on,wait=off"});
+  ASSIGN_OR_RETURN(auto source, QemuProcess::Start(argv, stage->Path("source.log")));
+  QuietObserver observer;
+  ASSIGN_OR_RETURN(auto receiver, Receiver::Start(settings, observer));
+
+  fmt::print(stderr, "a guest of {} MiB starts and fills its memory ...\n", arguments.memory_mib);
+  std::optional<TestGuestCounters> before;
+  const bool up = WaitFor(
+      [&] {
+        before = ReadCounters(stage->Memory("source"));
+        return source->ended() || (before && before->state == TESTGUEST_STATE_RUNNING);
+      },
+      seconds(120));
+  absl::StatusOr<int> code = kExitError;
+  if (!up || !before || source->ended()) {
+    code = absl::UnavailableError("the guest did not start: " + source->LogTail());
+  } else {
+    fmt::print(stderr, "it works: {} pages filled, 2000 rewritten a second\n",
+               before->filled_pages);
+    code = MigrateCommand({.guest = "qemu:" + qmp,
+                           .destination = fmt::format("localhost:{}", receiver->port()),
+                           .json = arguments.json},
+                          settings);
+    if (*code == kExitOk) code = Judge(*stage, *before);
+  }
+  source->Kill();
+  receiver.reset();
+  // The guest was ours to begin with: end it.
+  if (auto left = QmpClient::Connect(stage->Path("run/demo.qmp"), In(seconds(2))); left.ok()) {
+    (*left)->Execute("quit").status().IgnoreError();
+  }
+  return code;
+}
+
+}  // namespace
+
+int DemoCommand(const DemoArguments& arguments) {
+  const auto code = Demo(arguments);
+  if (code.ok()) return *code;
+  fmt::print(stderr, "ramferry: {}\n", Message(code.status()));
+  return kExitError;
+}
+
+}  // namespace ramferry

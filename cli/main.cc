@@ -1,0 +1,197 @@
+// The command line of Ramferry.
+#include <functional>
+
+#include "CLI/CLI.hpp"
+#include "base/status.h"
+#include "cli/commands.h"
+#include "cli/exit_codes.h"
+#include "fmt/format.h"
+
+namespace ramferry {
+namespace {
+
+// Flags that override the configuration: applied after it was read.
+class Overrides {
+ public:
+  template <class Value>
+  CLI::Option* Add(CLI::App* command, const std::string& flag, Value Settings::*field,
+                   const std::string& help) {
+    auto value = std::make_shared<Value>();
+    CLI::Option* option = command->add_option(flag, *value, help);
+    actions_.push_back([option, value, field](Settings& settings) {
+      if (option->count() > 0) settings.*field = *value;
+    });
+    return option;
+  }
+  void AddFlag(CLI::App* command, const std::string& flag, bool Settings::*field,
+               const std::string& help) {
+    CLI::Option* option = command->add_flag(flag, help);
+    actions_.push_back([option, field](Settings& settings) {
+      if (option->count() > 0) settings.*field = true;
+    });
+  }
+  void Apply(Settings& settings) const {
+    for (const auto& action : actions_) action(settings);
+  }
+
+ private:
+  std::vector<std::function<void(Settings&)>> actions_;
+};
+
+void AddIdentity(CLI::App* command, Overrides& overrides) {
+  overrides.Add(command, "--ca", &Settings::ca, "certificate of the authority (PEM)");
+  overrides.Add(command, "--cert", &Settings::certificate, "this host's certificate (PEM)");
+  overrides.Add(command, "--key", &Settings::key, "this host's private key (PEM)");
+  overrides.Add(command, "--state-dir", &Settings::state_dir, "directory of the journal");
+}
+
+int Run(int argc, char** argv) {
+  CLI::App app{"Ramferry: live migration of virtual machines at the speed of the fabric."};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "ramferry " RAMFERRY_VERSION);
+  app.footer(
+      "Exit codes: 0 done, 1 error before a guest was touched, 2 wrong usage, 3 refused (reasons\n"
+      "printed), 4 failed and rolled back, 5 in doubt (ramferry status), 130 cancelled.");
+  std::string config;
+  app.add_option("-c,--config", config,
+                 fmt::format("configuration file (default: {}, if it exists)", kDefaultConfig));
+  app.fallthrough();
+  Overrides overrides;
+  std::function<int(const Settings&)> command;
+
+  MigrateArguments migrate;
+  CLI::App* migrating = app.add_subcommand("migrate", "Move a running guest to another host");
+  migrating->add_option("GUEST", migrate.guest, "qemu:PATH of its QMP socket")->required();
+  migrating->add_option("DESTINATION", migrate.destination, "HOST[:PORT] of a `ramferry receive`")
+      ->required();
+  migrating->add_option("--json", migrate.json, "write the report as JSON to this file");
+  migrating->add_option("--server-name", migrate.server_name,
+                        "what the destination's certificate must say (default: HOST)");
+  overrides.Add(migrating, "--downtime", &Settings::downtime_ms,
+                "stop the guest when its predicted downtime is at most this, in ms (300)");
+  overrides.Add(migrating, "--max-rounds", &Settings::max_rounds,
+                "pre-copy rounds before --if-not-converging decides (30)");
+  overrides.Add(migrating, "--if-not-converging", &Settings::if_not_converging,
+                "give-up (default) or stop");
+  overrides.Add(migrating, "--workers", &Settings::workers,
+                "sending threads and connections (0: half of the CPUs)");
+  overrides.Add(migrating, "--bandwidth", &Settings::bandwidth_mib,
+                "limit in MiB/s while the guest runs (0: none)");
+  overrides.Add(migrating, "--data-encryption", &Settings::data_encryption,
+                "auto, on or off; off: whoever sees the packets sees the guest's memory");
+  overrides.AddFlag(migrating, "--verify", &Settings::verify,
+                    "compare all memory while the guest is stopped (longer downtime)");
+  AddIdentity(migrating, overrides);
+  migrating->callback([&] {
+    command = [&migrate](const Settings& settings) { return MigrateCommand(migrate, settings); };
+  });
+
+  ReceiveArguments receive;
+  CLI::App* receiving = app.add_subcommand("receive", "Take guests that come to this host");
+  overrides.Add(receiving, "--listen", &Settings::listen, "address to listen on (every one)");
+  overrides.Add(receiving, "--port", &Settings::port,
+                fmt::format("control port ({}; 0: any free one)", kDefaultPort));
+  overrides.Add(receiving, "--page-port", &Settings::page_port,
+                "port for guest memory (0: any free one)");
+  overrides.Add(receiving, "--guest", &Settings::guests, "guest definition; may be given again");
+  overrides.Add(receiving, "--qmp", &Settings::qmp,
+                "QMP socket of a QEMU started with -incoming defer -S");
+  overrides.Add(receiving, "--allow", &Settings::allow,
+                "certificate name of a host that may send; may be given again");
+  overrides.Add(receiving, "--runtime-dir", &Settings::runtime_dir,
+                "QMP sockets and logs of the QEMUs started here");
+  overrides.Add(receiving, "--data-encryption", &Settings::data_encryption, "auto, on or off");
+  receiving->add_flag("--once", receive.once, "end after one guest has come");
+  AddIdentity(receiving, overrides);
+  receiving->callback([&] {
+    command = [&receive](const Settings& settings) { return ReceiveCommand(receive, settings); };
+  });
+
+  std::string checked;
+  CLI::App* checking =
+      app.add_subcommand("check", "Say what on this host, or in a guest, would refuse a migration");
+  checking->add_option("GUEST", checked, "qemu:PATH of its QMP socket");
+  AddIdentity(checking, overrides);
+  checking->callback([&] {
+    command = [&checked](const Settings& settings) { return CheckCommand(checked, settings); };
+  });
+
+  CertsArguments certs;
+  CLI::App* certifying = app.add_subcommand(
+      "certs", "Make an authority and host certificates, for trying out and for small sites");
+  certifying->add_option("DIRECTORY", certs.directory, "where to put them")->required();
+  certifying->add_option("--host", certs.hosts,
+                         "NAME or NAME=ADDRESS,NAME,...; may be given again (default: this host)");
+  certifying->add_flag("--overwrite", certs.overwrite, "replace what is there");
+  certifying->callback(
+      [&] { command = [&certs](const Settings&) { return CertsCommand(certs); }; });
+
+  CLI::App* status = app.add_subcommand("status", "List migrations under way or unsettled here");
+  AddIdentity(status, overrides);
+  status->callback(
+      [&] { command = [](const Settings& settings) { return StatusCommand(settings); }; });
+
+  std::string resolved;
+  bool run_here = false;
+  bool discard_here = false;
+  CLI::App* resolving =
+      app.add_subcommand("resolve", "Settle a migration that was broken off (docs/handover.md)");
+  resolving->add_option("ID", resolved, "migration id, or its beginning")->required();
+  CLI::Option* here = resolving->add_flag(
+      "--run-here", run_here, "you know that it does not, and will not, run on the other host");
+  resolving->add_flag("--discard-here", discard_here, "you know that it runs on the other host")
+      ->excludes(here);
+  AddIdentity(resolving, overrides);
+  resolving->callback([&] {
+    command = [&](const Settings& settings) {
+      return ResolveCommand(resolved,
+                            run_here       ? Resolution::kRunHere
+                            : discard_here ? Resolution::kDiscardHere
+                                           : Resolution::kAsk,
+                            settings);
+    };
+  });
+
+  CLI::App* configuring = app.add_subcommand("config", "Print the configuration in force");
+  configuring->callback([&] {
+    command = [](const Settings& settings) {
+      fmt::print("{}", FormatSettings(settings));
+      return static_cast<int>(kExitOk);
+    };
+  });
+
+  DemoArguments demo;
+  CLI::App* demonstrating =
+      app.add_subcommand("demo", "Move a busy guest between two QEMUs on this machine");
+  demonstrating->add_option("--json", demo.json, "write the report as JSON to this file");
+  demonstrating->add_option("--guest-elf", demo.guest_elf, "the test guest");
+  demonstrating->add_option("--memory-mib", demo.memory_mib, "the guest's memory (512)")
+      ->check(CLI::Range(64, 3072));
+  demonstrating->callback(
+      [&] { command = [&demo](const Settings&) { return DemoCommand(demo); }; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  auto settings = LoadSettings(config);
+  if (settings.ok()) {
+    overrides.Apply(*settings);
+    if (const absl::Status checked_settings = CheckSettings(*settings); !checked_settings.ok()) {
+      settings = checked_settings;
+    }
+  }
+  if (!settings.ok()) {
+    fmt::print(stderr, "ramferry: {}\n", Message(settings.status()));
+    return kExitUsage;
+  }
+  return command(*settings);
+}
+
+}  // namespace
+}  // namespace ramferry
+
+int main(int argc, char** argv) {
+  return ramferry::Run(argc, argv);
+}

@@ -1,0 +1,137 @@
+// `ramferry migrate GUEST DESTINATION`.
+#include <memory>
+
+#include "base/cancellation.h"
+#include "base/status.h"
+#include "cli/commands.h"
+#include "cli/exit_codes.h"
+#include "cli/host_address.h"
+#include "cli/peer.h"
+#include "cli/progress.h"
+#include "cli/recovery.h"
+#include "cli/report_json.h"
+#include "cli/report_text.h"
+#include "cli/signals.h"
+#include "engine/source_migration.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/qemu_source.h"
+#include "transport/control/client.h"
+#include "transport/tcp/tcp_connector.h"
+
+namespace ramferry {
+namespace {
+
+// "qemu:PATH" or a path; another prefix is a kind of guest that this build cannot move.
+absl::StatusOr<std::string> QmpPathOf(const std::string& guest) {
+  if (guest.starts_with("qemu:")) return guest.substr(5);
+  if (guest.starts_with('/') || guest.starts_with('.')) return guest;
+  return absl::InvalidArgumentError(fmt::format(
+      "'{}' is no guest: give the path of its QMP socket, as in qemu:/run/web1.qmp", guest));
+}
+
+struct Connectors {
+  std::vector<std::unique_ptr<ChannelConnector>> owned;
+  [[nodiscard]] std::vector<ChannelConnector*> list() const {
+    std::vector<ChannelConnector*> list;
+    for (const auto& connector : owned) list.push_back(connector.get());
+    return list;
+  }
+};
+
+absl::StatusOr<Connectors> MakeConnectors(const std::string& destination,
+                                          const Settings& settings) {
+  ASSIGN_OR_RETURN(const HostPort peer, ParseHostPort(destination, kDefaultPort));
+  const bool plain = settings.encryption() == DataEncryption::kOff ||
+                     (settings.encryption() == DataEncryption::kAuto && IsThisMachine(peer.host));
+  const TcpOptions options{.encryption = !plain,
+                           .ca_file = settings.ca,
+                           .certificate_file = settings.certificate,
+                           .key_file = settings.key};
+  Connectors connectors;
+  ASSIGN_OR_RETURN(auto tcp, TcpConnector::Create(options));
+  connectors.owned.push_back(std::move(tcp));
+  return connectors;
+}
+
+// A ramferry that was killed over this very guest left something to settle first.
+absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
+                             const Journal& journal) {
+  ASSIGN_OR_RETURN(const auto entries, journal.ReadAll());
+  for (const JournalEntry& entry : entries) {
+    if (entry.role != Role::kSource || entry.locator != locator) continue;
+    ASSIGN_OR_RETURN(const std::string done,
+                     SettleEntry(entry, Resolution::kAsk, settings, journal));
+    fmt::print(stderr, "an earlier migration was broken off: {}\n", done);
+  }
+  return absl::OkStatus();
+}
+
+int ExitCodeOf(const MigrationReport& report, bool cancelled) {
+  switch (report.outcome) {
+    case Outcome::kMigrated:
+      return kExitOk;
+    case Outcome::kInDoubt:
+      return kExitInDoubt;
+    default:
+      return cancelled ? kExitCancelled : kExitRolledBack;
+  }
+}
+
+int Fail(const absl::Status& status) {
+  fmt::print(stderr, "ramferry: {}\n", Message(status));
+  if (absl::IsInvalidArgument(status)) return kExitUsage;
+  return absl::IsFailedPrecondition(status) ? kExitRefused : kExitError;
+}
+
+absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& settings) {
+  ASSIGN_OR_RETURN(const std::string qmp_path, QmpPathOf(arguments.guest));
+  ASSIGN_OR_RETURN(const ControlClientOptions peer,
+                   ReachPeer(arguments.destination, settings, arguments.server_name));
+  ASSIGN_OR_RETURN(const Journal journal, Journal::Open(settings.state_dir));
+
+  Cancellation cancel;
+  ProgressDisplay display;
+  const SignalWatch signals([&cancel, &display](int /*signal*/, int /*count*/) {
+    if (SourceOwns(display.stage())) {
+      cancel.Request("interrupted");
+    } else {
+      fmt::print(stderr, "\ntoo late to cancel: the guest has been handed over; finishing\n");
+    }
+  });
+
+  const std::string locator = "qemu:" + qmp_path;
+  RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
+  ASSIGN_OR_RETURN(auto guest, QemuSource::Attach(qmp_path));
+  ASSIGN_OR_RETURN(const Connectors connectors, MakeConnectors(arguments.destination, settings));
+  ASSIGN_OR_RETURN(auto control, ConnectControl(peer));
+  SourceMigration migration(
+      {.guest = *guest,
+       .locator = locator,
+       .control = *control,
+       .destination = arguments.destination,
+       .connectors = connectors.list(),
+       .journal = journal,
+       .settle = [&peer](const std::string& id) { return AskVerdict(peer, id); },
+       .confirm = [&peer](const std::string& id) { ConfirmVerdict(peer, id).IgnoreError(); },
+       .observer = display,
+       .cancel = cancel,
+       .options = settings.migration_options()});
+  const MigrationReport report = migration.Run();
+
+  if (!report.rounds.empty()) fmt::print("{}", FormatReport(report));
+  if (!report.error.empty()) fmt::print(stderr, "ramferry: {}\n", report.error);
+  if (!arguments.json.empty()) RETURN_IF_ERROR(WriteJson(report, arguments.json));
+  if (report.outcome == Outcome::kRolledBack && report.rounds.empty() && !cancel.requested()) {
+    return kExitRefused;  // no page was sent: this guest and this destination do not go together
+  }
+  return ExitCodeOf(report, cancel.requested());
+}
+
+}  // namespace
+
+int MigrateCommand(const MigrateArguments& arguments, const Settings& settings) {
+  const auto code = Migrate(arguments, settings);
+  return code.ok() ? *code : Fail(code.status());
+}
+
+}  // namespace ramferry

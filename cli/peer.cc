@@ -1,0 +1,20 @@
+#include "cli/peer.h"
+
+#include "base/status.h"
+#include "cli/host_address.h"
+
+namespace ramferry {
+
+absl::StatusOr<ControlClientOptions> ReachPeer(const std::string& destination,
+                                               const Settings& settings,
+                                               const std::string& server_name) {
+  ASSIGN_OR_RETURN(const HostPort peer, ParseHostPort(destination, kDefaultPort));
+  ASSIGN_OR_RETURN(Identity identity,
+                   LoadIdentity(settings.ca, settings.certificate, settings.key));
+  return ControlClientOptions{.host = peer.host,
+                              .port = peer.port,
+                              .identity = std::move(identity),
+                              .expected_name = server_name};
+}
+
+}  // namespace ramferry

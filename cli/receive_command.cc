@@ -1,0 +1,81 @@
+// `ramferry receive`.
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+#include "base/status.h"
+#include "cli/commands.h"
+#include "cli/exit_codes.h"
+#include "cli/receiver.h"
+#include "cli/signals.h"
+#include "fmt/format.h"
+
+namespace ramferry {
+namespace {
+
+using std::chrono::seconds;
+
+class LogObserver : public DestinationObserver {
+ public:
+  void OnReserved(const std::string& migration_id, const GuestDescription& guest,
+                  const std::string& peer) override {
+    Log(fmt::format("guest {} comes from {} (migration {})", guest.name, peer, migration_id));
+  }
+  void OnRound(const std::string& guest, const RoundNote& note) override {
+    Log(fmt::format("guest {}: round {}, {} pages, {} dirty again", guest, note.round,
+                    note.pages.value(), note.dirty.value()));
+  }
+  void OnEnd(const std::string& guest, const absl::Status& status) override {
+    Log(status.ok()
+            ? fmt::format("guest {} runs here", guest)
+            : fmt::format("{}: {}", guest.empty() ? "refused" : "guest " + guest + " is not taken",
+                          Message(status)));
+    const std::lock_guard lock(mutex_);
+    if (status.ok()) arrived_ = true;
+    changed_.notify_all();
+  }
+  void OnNote(const std::string& note) override { Log(note); }
+
+  void Interrupt() {
+    const std::lock_guard lock(mutex_);
+    interrupted_ = true;
+    changed_.notify_all();
+  }
+  void Wait(bool once) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return interrupted_ || (once && arrived_); });
+  }
+
+ private:
+  void Log(const std::string& text) {
+    const std::lock_guard lock(log_mutex_);
+    fmt::print(stderr, "{}\n", text);
+  }
+
+  std::mutex log_mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool arrived_ = false;
+  bool interrupted_ = false;
+};
+
+}  // namespace
+
+int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings) {
+  LogObserver observer;
+  const SignalWatch signals([&observer](int /*signal*/, int /*count*/) { observer.Interrupt(); });
+  const auto receiver = Receiver::Start(settings, observer);
+  if (!receiver.ok()) {
+    fmt::print(stderr, "ramferry: {}\n", Message(receiver.status()));
+    return absl::IsInvalidArgument(receiver.status()) ? kExitUsage : kExitError;
+  }
+  fmt::print(stderr, "listening on {} port {}\n", settings.listen, (*receiver)->port());
+  observer.Wait(arguments.once);
+  if (const absl::Status status = (*receiver)->Stop(In(seconds(60))); !status.ok()) {
+    fmt::print(stderr, "ramferry: {}\n", Message(status));
+    return kExitError;
+  }
+  return kExitOk;
+}
+
+}  // namespace ramferry

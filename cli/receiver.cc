@@ -1,0 +1,118 @@
+#include "cli/receiver.h"
+
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "cli/recovery.h"
+#include "fmt/format.h"
+#include "hypervisor-glue/qemu/guest_definition.h"
+#include "transport/control/certificates.h"
+#include "transport/tcp/tcp_listener.h"
+
+namespace ramferry {
+
+absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,
+                                                          DestinationObserver& observer) {
+  QemuHostOptions host{.qmp_path = settings.qmp, .runtime_directory = settings.runtime_dir};
+  for (const std::string& path : settings.guests) {
+    ASSIGN_OR_RETURN(GuestDefinition definition, LoadGuestDefinition(path));
+    host.guests.push_back(std::move(definition));
+  }
+  if (host.qmp_path.empty() && host.guests.empty()) {
+    return absl::InvalidArgumentError(
+        "there is nothing for a guest to come to: give --guest DEFINITION.toml (a QEMU to start), "
+        "or "
+        "--qmp SOCKET of one that was started with -incoming defer");
+  }
+  ASSIGN_OR_RETURN(Journal journal, Journal::Open(settings.state_dir));
+  std::unique_ptr<Receiver> receiver(new Receiver(std::move(journal), std::move(host), observer));
+  receiver->SettleLeftovers(settings);
+  RETURN_IF_ERROR(receiver->Listen(settings));
+  return receiver;
+}
+
+absl::Status Receiver::Listen(const Settings& settings) {
+  ASSIGN_OR_RETURN(Identity identity,
+                   LoadIdentity(settings.ca, settings.certificate, settings.key));
+  const DataEncryption encryption = settings.encryption();
+  TcpOptions options{
+      .ca_file = settings.ca, .certificate_file = settings.certificate, .key_file = settings.key};
+  const std::string all = settings.listen == "::" ? "" : settings.listen;
+  if (encryption != DataEncryption::kOn) {
+    // In automatic mode only this machine itself may send in the clear.
+    const bool local_only = encryption == DataEncryption::kAuto;
+    ASSIGN_OR_RETURN(
+        auto plain,
+        TcpListener::Create(local_only ? "127.0.0.1" : all,
+                            local_only ? 0 : static_cast<uint16_t>(settings.page_port), options));
+    listeners_.push_back(std::move(plain));
+  }
+  if (encryption != DataEncryption::kOff) {
+    options.encryption = true;
+    ASSIGN_OR_RETURN(auto encrypted,
+                     TcpListener::Create(all, static_cast<uint16_t>(settings.page_port), options));
+    listeners_.push_back(std::move(encrypted));
+  }
+  ASSIGN_OR_RETURN(server_, ControlServer::Start(
+                                {.address = settings.listen,
+                                 .port = static_cast<uint16_t>(settings.port),
+                                 .identity = std::move(identity),
+                                 .allowed_peers = settings.allow,
+                                 .max_migrations = static_cast<size_t>(settings.max_migrations)},
+                                *this));
+  return absl::OkStatus();
+}
+
+void Receiver::SettleLeftovers(const Settings& settings) {
+  const auto entries = journal_.ReadAll();
+  if (!entries.ok()) return observer_.OnNote(Message(entries.status()));
+  for (const JournalEntry& entry : *entries) {
+    if (entry.role != Role::kDestination || entry.phase == Phase::kActivated ||
+        entry.phase == Phase::kReleased || WriterLives(entry)) {
+      continue;
+    }
+    const auto done = SettleEntry(entry, Resolution::kAsk, settings, journal_);
+    observer_.OnNote("an earlier migration was broken off: " +
+                     (done.ok() ? *done : Message(done.status())));
+  }
+}
+
+Receiver::~Receiver() {
+  Stop(In(std::chrono::seconds(30))).IgnoreError();
+}
+
+absl::Status Receiver::Stop(Deadline deadline) {
+  cancel_.Request("ramferry receive was stopped");
+  return server_ != nullptr ? server_->Stop(deadline) : absl::OkStatus();
+}
+
+void Receiver::Serve(ControlChannel& channel) {
+  std::vector<ChannelListener*> listeners;
+  for (const auto& listener : listeners_) listeners.push_back(listener.get());
+  DestinationMigration({.host = host_,
+                        .listeners = std::move(listeners),
+                        .journal = journal_,
+                        .observer = observer_,
+                        .cancel = cancel_})
+      .Run(channel)
+      .IgnoreError();  // the observer was told
+}
+
+absl::StatusOr<Verdict> Receiver::Settle(const std::string& migration_id,
+                                         const std::string& peer_name) {
+  const auto entry = journal_.Read(migration_id, Role::kDestination);
+  if (!entry.ok() || entry->peer != peer_name) return Verdict::kUnknown;
+  return VerdictOf(*entry);
+}
+
+absl::Status Receiver::Confirm(const std::string& migration_id, const std::string& peer_name) {
+  const auto entry = journal_.Read(migration_id, Role::kDestination);
+  if (!entry.ok() || entry->peer != peer_name) return absl::OkStatus();
+  if (entry->phase != Phase::kActivated && entry->phase != Phase::kReleased) {
+    return absl::FailedPreconditionError("this migration is not settled here");
+  }
+  return journal_.Remove(migration_id, Role::kDestination);
+}
+
+}  // namespace ramferry

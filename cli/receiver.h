@@ -1,0 +1,53 @@
+// The destination of `ramferry receive` and `ramferry demo`: control server, page listeners,
+// guests.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/cancellation.h"
+#include "base/deadline.h"
+#include "cli/settings.h"
+#include "engine/destination_migration.h"
+#include "engine/journal.h"
+#include "hypervisor-glue/qemu/qemu_destination.h"
+#include "transport/control/server.h"
+
+namespace ramferry {
+
+class Receiver : public ControlService {
+ public:
+  // Listens and takes guests until it is destroyed. What a killed predecessor left is settled
+  // first.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<Receiver>> Start(
+      const Settings& settings, DestinationObserver& observer);
+  ~Receiver() override;
+
+  [[nodiscard]] uint16_t port() const { return server_->port(); }
+  // Gives up what is still on its way, waits for the rest.
+  [[nodiscard]] absl::Status Stop(Deadline deadline);
+
+  void Serve(ControlChannel& channel) override;
+  absl::StatusOr<Verdict> Settle(const std::string& migration_id,
+                                 const std::string& peer_name) override;
+  absl::Status Confirm(const std::string& migration_id, const std::string& peer_name) override;
+
+ private:
+  Receiver(Journal journal, QemuHostOptions host, DestinationObserver& observer)
+      : journal_(std::move(journal)), host_(std::move(host)), observer_(observer) {}
+  [[nodiscard]] absl::Status Listen(const Settings& settings);
+  void SettleLeftovers(const Settings& settings);
+
+  Journal journal_;
+  QemuHost host_;
+  DestinationObserver& observer_;
+  Cancellation cancel_;
+  std::vector<std::unique_ptr<ChannelListener>> listeners_;
+  std::unique_ptr<ControlServer> server_;
+};
+
+}  // namespace ramferry

@@ -1,0 +1,60 @@
+#include "cli/report_json.h"
+
+#include <fstream>
+
+#include "base/status.h"
+#include "nlohmann/json.hpp"
+
+namespace ramferry {
+
+std::string ToJson(const MigrationReport& report) {
+  using nlohmann::ordered_json;
+  const DowntimeParts& parts = report.downtime_parts;
+  ordered_json rounds = ordered_json::array();
+  for (const RoundReport& round : report.rounds) {
+    rounds.push_back({{"number", round.number},
+                      {"stopped", round.stopped},
+                      {"pages", round.pages.value()},
+                      {"zero_pages", round.zero_pages.value()},
+                      {"bytes", round.bytes.value()},
+                      {"ms", round.ms},
+                      {"dirty_pages", round.dirty_pages.value()},
+                      {"dirty_rate", round.dirty_rate},
+                      {"predicted_downtime_ms", round.predicted_downtime_ms}});
+  }
+  const ordered_json object = {{"outcome", NameOf(report.outcome)},
+                               {"error", report.error},
+                               {"migration_id", report.migration_id},
+                               {"guest", report.guest},
+                               {"destination", report.destination},
+                               {"transport", report.transport},
+                               {"encrypted", report.encrypted},
+                               {"workers", report.workers},
+                               {"total_ms", report.total_ms},
+                               {"downtime_ms", report.downtime_ms},
+                               {"downtime_parts",
+                                {{"pause", parts.pause},
+                                 {"last_pages", parts.last_pages},
+                                 {"device_state", parts.device_state},
+                                 {"verify", parts.verify},
+                                 {"commit", parts.commit},
+                                 {"resume", parts.resume}}},
+                               {"predicted_downtime_ms", report.predicted_downtime_ms},
+                               {"rounds", rounds},
+                               {"bytes_sent", report.bytes_sent.value()},
+                               {"device_state_bytes", report.device_state_bytes.value()},
+                               {"guest_bytes", BytesIn(report.guest_pages).value()},
+                               {"cpu_seconds", report.cpu_seconds},
+                               {"verified", report.verified}};
+  return object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+absl::Status WriteJson(const MigrationReport& report, const std::string& path) {
+  std::ofstream file(path);
+  file << ToJson(report);
+  file.close();
+  if (!file) return ErrnoStatus(errno, "cannot write " + path);
+  return absl::OkStatus();
+}
+
+}  // namespace ramferry

@@ -1,0 +1,63 @@
+#include "cli/report_text.h"
+
+#include "fmt/format.h"
+
+namespace ramferry {
+namespace {
+
+double MiBIn(ByteCount bytes) {
+  return static_cast<double>(bytes.value()) / (1 << 20);
+}
+
+double Rate(const RoundReport& round) {
+  return round.ms > 0 ? MiBIn(round.bytes) * 1000 / round.ms : 0;
+}
+
+}  // namespace
+
+std::string FormatRound(const RoundReport& round) {
+  if (round.stopped) {
+    return fmt::format("stop-and-copy: {} pages in {:.1f} ms", round.pages.value(), round.ms);
+  }
+  return fmt::format(
+      "round {}: {} pages, {:.0f} MiB/s, {:.0f} ms; dirty again {} ({:.0f} pages/s), predicted "
+      "downtime {:.0f} ms",
+      round.number, round.pages.value(), Rate(round), round.ms, round.dirty_pages.value(),
+      round.dirty_rate, round.predicted_downtime_ms);
+}
+
+std::string FormatReport(const MigrationReport& report) {
+  std::string text =
+      fmt::format("{:>5} {:>10} {:>10} {:>10} {:>9} {:>8} {:>11} {:>12}\n", "round", "pages",
+                  "zero", "MiB sent", "ms", "MiB/s", "dirty after", "predicted ms");
+  for (const RoundReport& round : report.rounds) {
+    text +=
+        fmt::format("{:>5} {:>10} {:>10} {:>10.1f} {:>9.1f} {:>8.0f} ",
+                    round.stopped ? "stop" : fmt::format("{}", round.number), round.pages.value(),
+                    round.zero_pages.value(), MiBIn(round.bytes), round.ms, Rate(round));
+    text += round.stopped || round.predicted_downtime_ms == 0
+                ? fmt::format("{:>11} {:>12}\n", "-", "-")
+                : fmt::format("{:>11} {:>12.1f}\n", round.dirty_pages.value(),
+                              round.predicted_downtime_ms);
+  }
+  if (report.outcome == Outcome::kMigrated) {
+    const DowntimeParts& parts = report.downtime_parts;
+    text += fmt::format(
+        "\ndowntime {:.1f} ms (predicted {:.1f}): pause {:.1f}, last pages {:.1f}, device state "
+        "{:.1f}, ",
+        report.downtime_ms, report.predicted_downtime_ms, parts.pause, parts.last_pages,
+        parts.device_state);
+    if (parts.verify > 0) text += fmt::format("verify {:.1f}, ", parts.verify);
+    text += fmt::format("commit {:.1f}, resume {:.1f}\n", parts.commit, parts.resume);
+  }
+  text += fmt::format(
+      "total {:.2f} s, {:.1f} MiB of pages on the wire ({:.1f} MiB of guest memory), {:.0f} KiB of "
+      "device state, {:.2f} CPU seconds, {}{}{}\n",
+      report.total_ms / 1000, MiBIn(report.bytes_sent), MiBIn(BytesIn(report.guest_pages)),
+      static_cast<double>(report.device_state_bytes.value()) / 1024, report.cpu_seconds,
+      report.transport.empty() ? "no transport" : report.transport,
+      report.encrypted ? ", encrypted" : "", report.verified ? ", memory compared: equal" : "");
+  return text;
+}
+
+}  // namespace ramferry

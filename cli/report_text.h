@@ -1,0 +1,14 @@
+// The report of a migration for a person: the table of rounds, and the downtime by cause.
+#pragma once
+
+#include <string>
+
+#include "engine/report.h"
+
+namespace ramferry {
+
+[[nodiscard]] std::string FormatReport(const MigrationReport& report);
+// One round as one line, without its end.
+[[nodiscard]] std::string FormatRound(const RoundReport& round);
+
+}  // namespace ramferry

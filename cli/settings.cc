@@ -1,0 +1,242 @@
+#include "cli/settings.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <variant>
+
+#include "base/status.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "toml++/toml.h"
+
+namespace ramferry {
+namespace {
+
+using StringList = std::vector<std::string>;
+using Field = std::variant<std::string Settings::*, int64_t Settings::*, bool Settings::*,
+                           StringList Settings::*>;
+
+struct Key {
+  const char* section;  // "" for the top
+  const char* name;
+  Field field;
+  const char* help;
+  int64_t least = 0;
+  int64_t most = 0;
+  StringList words = {};  // allowed values of a string; empty: any
+};
+
+const std::vector<Key>& Keys() {
+  static const std::vector<Key> keys = {
+      {"", "state_dir", &Settings::state_dir,
+       "The journal: what a killed ramferry must find again. On a disk, not on tmpfs."},
+      {"identity", "ca", &Settings::ca, "Certificate of the authority that vouches for all hosts."},
+      {"identity", "certificate", &Settings::certificate, "This host's certificate."},
+      {"identity", "key", &Settings::key, "This host's private key."},
+      {"data",
+       "encryption",
+       &Settings::data_encryption,
+       "Guest memory on the wire: auto (encrypted unless the peer is this machine), on, off.",
+       0,
+       0,
+       {"auto", "on", "off"}},
+      {"data",
+       "transport",
+       &Settings::transport,
+       "What carries guest memory: auto or tcp.",
+       0,
+       0,
+       {"auto", "tcp"}},
+      {"receive", "listen", &Settings::listen, "Address to listen on; \"::\" is every one."},
+      {"receive", "port", &Settings::port, "Control port (0: any free one).", 0, 65535},
+      {"receive", "page_port", &Settings::page_port,
+       "Port for guest memory; 0: any free one, told to the source.", 0, 65535},
+      {"receive", "guests", &Settings::guests,
+       "Guest definitions (TOML files): the QEMUs that may be started for guests that come."},
+      {"receive", "qmp", &Settings::qmp,
+       "Instead: the QMP socket of one QEMU that was started with -incoming defer."},
+      {"receive", "allow", &Settings::allow,
+       "Certificate names of the hosts that may send guests; empty: every host of the authority."},
+      {"receive", "max_migrations", &Settings::max_migrations, "Migrations at a time.", 1, 64},
+      {"receive", "runtime_dir", &Settings::runtime_dir,
+       "QMP sockets and logs of the QEMUs that are started here."},
+      {"migrate", "downtime_ms", &Settings::downtime_ms,
+       "The guest is stopped when its predicted downtime is at most this.", 1, 3600000},
+      {"migrate", "max_rounds", &Settings::max_rounds,
+       "Pre-copy rounds before if_not_converging decides.", 1, 10000},
+      {"migrate",
+       "if_not_converging",
+       &Settings::if_not_converging,
+       "give-up (the guest stays where it is) or stop (it is stopped for longer).",
+       0,
+       0,
+       {"give-up", "stop"}},
+      {"migrate", "workers", &Settings::workers,
+       "Threads that send, each with its own connection; 0: half of the CPUs, at most 8.", 0, 64},
+      {"migrate", "bandwidth_mib", &Settings::bandwidth_mib,
+       "Limit in MiB/s while the guest runs; 0: none.", 0, 1 << 20},
+      {"migrate", "verify", &Settings::verify,
+       "Compare all memory while the guest is stopped (adds to the downtime)."},
+      {"migrate", "answer_s", &Settings::answer_s,
+       "Seconds the other host may take over an answer.", 1, 3600},
+      {"migrate", "settle_s", &Settings::settle_s,
+       "Seconds to go on asking when the answer to the ownership message was lost.", 0, 86400},
+  };
+  return keys;
+}
+
+std::string FullName(const Key& key) {
+  return *key.section == '\0' ? key.name : fmt::format("{}.{}", key.section, key.name);
+}
+
+absl::Status Assign(const Key& key, const toml::node& node, Settings& settings) {
+  const auto wrong = [&key](const char* what) {
+    return absl::InvalidArgumentError(fmt::format("{} must be {}", FullName(key), what));
+  };
+  if (const auto* field = std::get_if<std::string Settings::*>(&key.field)) {
+    if (!node.is_string()) return wrong("a string");
+    settings.*(*field) = node.as_string()->get();
+  } else if (const auto* number = std::get_if<int64_t Settings::*>(&key.field)) {
+    if (!node.is_integer()) return wrong("a whole number");
+    settings.*(*number) = node.as_integer()->get();
+  } else if (const auto* flag = std::get_if<bool Settings::*>(&key.field)) {
+    if (!node.is_boolean()) return wrong("true or false");
+    settings.*(*flag) = node.as_boolean()->get();
+  } else {
+    const auto list = std::get<StringList Settings::*>(key.field);
+    if (!node.is_array()) return wrong("a list of strings");
+    (settings.*list).clear();
+    for (const toml::node& entry : *node.as_array()) {
+      if (!entry.is_string()) return wrong("a list of strings");
+      (settings.*list).push_back(entry.as_string()->get());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AssignTable(const toml::table& table, const std::string& section, Settings& settings) {
+  for (const auto& [name, node] : table) {
+    if (section.empty() && node.is_table()) {
+      RETURN_IF_ERROR(AssignTable(*node.as_table(), std::string(name.str()), settings));
+      continue;
+    }
+    const auto& keys = Keys();
+    const auto key = std::find_if(keys.begin(), keys.end(), [&](const Key& candidate) {
+      return section == candidate.section && name.str() == candidate.name;
+    });
+    if (key == keys.end()) {
+      return absl::InvalidArgumentError(
+          fmt::format("unknown key '{}{}{}' (`ramferry config` prints all)", section,
+                      section.empty() ? "" : ".", std::string(name.str())));
+    }
+    RETURN_IF_ERROR(Assign(*key, node, settings));
+  }
+  return absl::OkStatus();
+}
+
+std::string Quoted(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
+}  // namespace
+
+absl::StatusOr<Settings> ParseSettings(std::string_view text, const std::string& origin) {
+  Settings settings;
+  toml::table table;
+  try {
+    table = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} line {}: {}", origin, error.source().begin.line, std::string(error.description())));
+  }
+  if (absl::Status status = AssignTable(table, "", settings); !status.ok()) {
+    return Annotate(status, origin);
+  }
+  if (absl::Status status = CheckSettings(settings); !status.ok()) return Annotate(status, origin);
+  return settings;
+}
+
+absl::StatusOr<Settings> LoadSettings(const std::string& path) {
+  std::ifstream file(path.empty() ? kDefaultConfig : path);
+  if (!file) {
+    if (path.empty() && errno == ENOENT) return Settings{};
+    return ErrnoStatus(errno,
+                       "cannot read the configuration " + (path.empty() ? kDefaultConfig : path));
+  }
+  std::stringstream text;
+  text << file.rdbuf();
+  return ParseSettings(text.str(), path.empty() ? kDefaultConfig : path);
+}
+
+absl::Status CheckSettings(const Settings& settings) {
+  for (const Key& key : Keys()) {
+    if (const auto* number = std::get_if<int64_t Settings::*>(&key.field)) {
+      const int64_t value = settings.*(*number);
+      if (value < key.least || value > key.most) {
+        return absl::InvalidArgumentError(fmt::format("{} is {}: it must be between {} and {}",
+                                                      FullName(key), value, key.least, key.most));
+      }
+    } else if (const auto* field = std::get_if<std::string Settings::*>(&key.field);
+               field != nullptr && !key.words.empty()) {
+      const std::string& value = settings.*(*field);
+      if (std::find(key.words.begin(), key.words.end(), value) == key.words.end()) {
+        return absl::InvalidArgumentError(fmt::format(
+            "{} is '{}': it must be one of {}", FullName(key), value, fmt::join(key.words, ", ")));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string FormatSettings(const Settings& settings) {
+  std::string text;
+  std::string section;
+  for (const Key& key : Keys()) {
+    if (section != key.section) {
+      section = key.section;
+      text += fmt::format("\n[{}]\n", section);
+    }
+    text += fmt::format("# {}\n", key.help);
+    std::string value;
+    if (const auto* field = std::get_if<std::string Settings::*>(&key.field)) {
+      value = Quoted(settings.*(*field));
+    } else if (const auto* number = std::get_if<int64_t Settings::*>(&key.field)) {
+      value = fmt::format("{}", settings.*(*number));
+    } else if (const auto* flag = std::get_if<bool Settings::*>(&key.field)) {
+      value = settings.*(*flag) ? "true" : "false";
+    } else {
+      StringList quoted;
+      for (const std::string& entry : settings.*std::get<StringList Settings::*>(key.field)) {
+        quoted.push_back(Quoted(entry));
+      }
+      value = fmt::format("[{}]", fmt::join(quoted, ", "));
+    }
+    text += fmt::format("{} = {}\n", key.name, value);
+  }
+  return text;
+}
+
+MigrationOptions Settings::migration_options() const {
+  return {.downtime_target = std::chrono::milliseconds(downtime_ms),
+          .max_rounds = static_cast<uint32_t>(max_rounds),
+          .not_converging =
+              if_not_converging == "stop" ? NotConverging::kStopAnyway : NotConverging::kGiveUp,
+          .workers = static_cast<uint32_t>(workers),
+          .bandwidth = MiB(static_cast<uint64_t>(bandwidth_mib)),
+          .verify = verify,
+          .answer_time = std::chrono::seconds(answer_s),
+          .settle_time = std::chrono::seconds(settle_s)};
+}
+
+DataEncryption Settings::encryption() const {
+  if (data_encryption == "on") return DataEncryption::kOn;
+  return data_encryption == "off" ? DataEncryption::kOff : DataEncryption::kAuto;
+}
+
+}  // namespace ramferry
