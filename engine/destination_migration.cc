@@ -230,11 +230,15 @@ absl::Status DestinationMigration::Activate() {
     return status;
   }
   if (!status.ok()) context_.observer.OnNote(Message(status));
-  // The guest runs here, and nothing of what follows can change that.
+  // The guest runs here, and nothing of what follows can change that. The source is told first: its
+  // clock of the downtime runs until it knows.
+  control_->Send(Activated{.resume_ms = MillisecondsBetween(start, Clock::now())}).IgnoreError();
   if (const absl::Status written = WriteJournal(Phase::kActivated); !written.ok()) {
     context_.observer.OnNote(Message(written));
   }
-  control_->Send(Activated{.resume_ms = MillisecondsBetween(start, Clock::now())}).IgnoreError();
+  if (const absl::Status finished = guest_->FinishActivation(); !finished.ok()) {
+    context_.observer.OnNote(Message(finished));
+  }
   return absl::OkStatus();
 }
 

@@ -117,6 +117,8 @@ class DestinationGuest {
 
   // Runs the guest (unless its owner had paused it) and announces its network addresses.
   [[nodiscard]] virtual absl::Status Activate() = 0;
+  // What can wait until the source has been told: tidying up. An error here loses nothing.
+  [[nodiscard]] virtual absl::Status FinishActivation() { return absl::OkStatus(); }
   // The guest runs, or may run, since Activate: it cannot be given back any more.
   [[nodiscard]] virtual bool active() const = 0;
 

@@ -43,10 +43,10 @@ struct PageZero {
 };
 
 struct ChannelCapabilities {
-  std::string transport;       // "tcp", "rdma", "dpdk"; encrypted says the rest
-  ByteCount largest_write;     // of one PageWrite
-  size_t batch = 64;           // PageWrites a call that the channel handles best
-  bool one_sided = false;      // the peer's CPU takes no part in a write
+  std::string transport;            // "tcp", "rdma", "dpdk"; encrypted says the rest
+  ByteCount largest_write;          // of one PageWrite
+  size_t batch = 64;                // PageWrites a call that the channel handles best
+  bool one_sided = false;           // the peer's CPU takes no part in a write
   bool needs_registration = false;  // source memory must be registered first
   bool encrypted = false;
 };
@@ -77,8 +77,8 @@ class PageChannel {
 
 // How the destination tells the source to reach it; travels over the control channel only.
 struct ChannelOffer {
-  std::string transport;           // "tcp", "tcp-tls" (the same encrypted), "rdma"
-  std::string address;             // numeric host; empty: the address of the control channel
+  std::string transport;  // "tcp", "tcp-tls" (the same encrypted), "rdma"
+  std::string address;    // numeric host; empty: the address of the control channel
   uint16_t port = 0;
   bool encrypted = false;
   std::vector<std::string> tokens;  // one a channel, 32 random bytes each, usable once

@@ -110,6 +110,10 @@ absl::Status QemuDestination::Activate() {
     RETURN_IF_ERROR(AnnounceSelf(*qmp_));
   }
   active_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status QemuDestination::FinishActivation() {
   pipe_.reset();
   return settings_.Restore(*qmp_);
 }

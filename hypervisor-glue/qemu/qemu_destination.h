@@ -41,6 +41,7 @@ class QemuDestination : public DestinationGuest {
   absl::Status LoadDeviceState(std::span<const std::byte> bytes) override;
   absl::Status FinishDeviceState(Deadline deadline) override;
   absl::Status Activate() override;
+  absl::Status FinishActivation() override;
   bool active() const override { return active_; }
   absl::Status Discard() override;
   std::string locator() const override { return "qemu:" + qmp_->path(); }

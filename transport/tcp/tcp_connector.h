@@ -25,7 +25,9 @@ class TcpConnector final : public ChannelConnector {
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<TcpConnector>> Create(
       const TcpOptions& options);
 
-  [[nodiscard]] std::string transport() const override { return options_.encryption ? "tcp-tls" : "tcp"; }
+  [[nodiscard]] std::string transport() const override {
+    return options_.encryption ? "tcp-tls" : "tcp";
+  }
 
   // `offer.address` must be filled in. FailedPrecondition: one end wants encryption and the other
   // does not.

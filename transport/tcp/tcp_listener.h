@@ -42,7 +42,9 @@ class TcpListener final : public ChannelListener {
       const std::string& address, uint16_t port, const TcpOptions& options);
   ~TcpListener() override;
 
-  [[nodiscard]] std::string transport() const override { return options_.encryption ? "tcp-tls" : "tcp"; }
+  [[nodiscard]] std::string transport() const override {
+    return options_.encryption ? "tcp-tls" : "tcp";
+  }
   [[nodiscard]] uint16_t port() const { return port_; }
 
   [[nodiscard]] absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
