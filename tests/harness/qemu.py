@@ -9,8 +9,13 @@
 its own, `source.qmp`.
 """
 import fcntl
+import json
 import os
+import select
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -50,16 +55,17 @@ class Qemu:
     memory_mib               one size, or a list: one backend file and one NUMA node each
     memory_dir               where the backend files lie; a hugetlbfs mount works too
     smp                      number of vCPUs (at least one a NUMA node)
-    incoming                 a destination: started with -incoming defer (and paused)
-    paused                   started with -S
+    incoming                 a destination: started with -incoming defer
+    paused                   started with -S; a destination is, unless this is False
+    awaited                  a destination that `ramferry receive` starts from definition(); arrive() meets it
     serial, debugcon         unix sockets to connect to, from TickObserver.listen; or "file:PATH"
     netns                    name of a network namespace to run in
     extra                    further arguments for QEMU
     """
 
     def __init__(self, name, *, kernel=None, initrd=None, append="", machine="q35", accel="tcg",
-                 memory_mib=256, memory_dir="/dev/shm", smp=1, incoming=False, paused=False,
-                 serial=None, debugcon=None, netns=None, extra=()):
+                 memory_mib=256, memory_dir="/dev/shm", smp=1, incoming=False, paused=None,
+                 awaited=False, serial=None, debugcon=None, netns=None, extra=()):
         self.name = name
         self.process = None
         self.qmp = None
@@ -68,6 +74,7 @@ class Qemu:
         self.ramferry_socket = str(self._directory / "ramferry.qmp")
         self.log = self._directory / "qemu.log"
         self.netns = netns
+        self.awaited = awaited
         sizes = memory_mib if isinstance(memory_mib, (list, tuple)) else [memory_mib]
         self.memory_files = [f"{memory_dir}/{self._directory.name}-ram{i}" for i in range(len(sizes))]
         self.arguments = [os.environ.get("RAMFERRY_QEMU", "qemu-system-x86_64"), "-name", name]
@@ -83,13 +90,13 @@ class Qemu:
             self.arguments += ["-initrd", str(initrd)]
         if incoming:
             self.arguments += ["-incoming", "defer"]
-        if incoming or paused:
+        if paused or (incoming and paused is None):
             self.arguments += ["-S"]
         self.arguments += list(extra)
 
     def __enter__(self):
         try:
-            return self.start()
+            return self if self.awaited else self.start()
         except BaseException:
             self.stop()
             raise
@@ -115,6 +122,23 @@ class Qemu:
         self.memory = memory.GuestMemory(self.memory_files)
         return self
 
+    def definition(self):
+        """The text of the guest definition (TOML) from which `ramferry receive` starts this QEMU."""
+        prefix = ["ip", "netns", "exec", self.netns] if self.netns else []
+        words = ",\n  ".join(json.dumps(word) for word in prefix + self.arguments)
+        return f"name = {json.dumps(self.name)}\nargv = [\n  {words}\n]\n"
+
+    def arrive(self):
+        """Meets an awaited QEMU, which has been started from definition()."""
+        self.qmp = Qmp(self._directory / "test.qmp")
+        self.process = ForeignProcess(peer_of(self._directory / "test.qmp"))
+        self.memory = memory.GuestMemory(self.memory_files)
+        return self
+
+    def processes(self):
+        """The PIDs of all processes that were started with this QEMU's arguments."""
+        return processes_with(str(self._directory))
+
     def stop(self):
         """Ends QEMU and removes its files. May be called at any time, and twice."""
         if self.qmp:
@@ -129,6 +153,8 @@ class Qemu:
                     self.process.kill()
             self.process.wait()
             self.process = None
+        for pid in self.processes():  # an awaited one that nobody met
+            ForeignProcess(pid).kill()
         if self.memory:
             self.memory.close()
             self.memory = None
@@ -206,6 +232,65 @@ class Qemu:
         backend = f"file,path={target[5:]}" if str(target).startswith("file:") else f"socket,path={target}"
         device = {"serial": "isa-serial", "debugcon": "isa-debugcon,iobase=0xe9"}[port]
         return ["-chardev", f"{backend},id={port}0", "-device", f"{device},chardev={port}0"]
+
+
+def processes_with(text):
+    """The PIDs of the QEMUs and Ramferries that have `text` in their command line."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+        except OSError:
+            continue
+        if text in command and (name.startswith("qemu-system") or name == "ramferry"):
+            found.append(int(pid))
+    return found
+
+
+def peer_of(socket_path):
+    """The PID of the process that listens on a unix socket of QEMU's."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(socket_path))
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid
+
+
+class ForeignProcess:
+    """What of subprocess.Popen the harness needs, for a process that is not this one's child."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        try:
+            self._fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._fd = None
+
+    def __del__(self):
+        if self._fd is not None:
+            os.close(self._fd)
+
+    def poll(self):
+        """None while it lives, else 0: only its parent learns its exit code."""
+        return 0 if self._fd is None or select.select([self._fd], [], [], 0)[0] else None
+
+    def wait(self, timeout=30.0):
+        if self._fd is not None and not select.select([self._fd], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        return 0
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            try:
+                signal.pidfd_send_signal(self._fd, number)
+            except ProcessLookupError:
+                pass
 
 
 def migrate_by_qemu(source, destination, seconds=120.0, capabilities=()):

@@ -1,14 +1,17 @@
 """Ramferry's command line, as a test uses it.
 
     certificates = make_certificates(tmp_path / "certificates")
-    with Receiver(config_text):
-        result = migrate(source.ramferry_socket, "127.0.0.1:PORT", ["--config", source_config])
+    with Receiver(config_text, ["--port", "0", ...]) as receiver:
+        result = migrate(source.ramferry_socket, f"127.0.0.1:{receiver.port}", ["--ca", ...])
         assert result.exit_code == 0 and result.report["downtime_ms"] > 0
+
+`site.py` puts these together for the usual case.
 
 The binary is $RAMFERRY, else cli/ramferry of the build (qemu.BUILD).
 """
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -78,7 +81,8 @@ def migrate(guest, destination, arguments=(), netns=None, seconds=120.0):
 class Receiver:
     """A `ramferry receive --config FILE`: ready when `ready(log)` holds for what it has printed so far.
 
-    `config` is the text of the TOML file. Ends the program, and only it, on leaving the `with`.
+    `config` is the text of the TOML file. Ends the program, and only it, on leaving the `with`. `port` is the
+    control port that it listens on, by its own words.
     """
 
     def __init__(self, config, arguments=(), netns=None, ready=lambda log: "listening" in log, seconds=30.0):
@@ -115,6 +119,14 @@ class Receiver:
                 self.process.kill()
                 self.process.wait()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def port(self):
+        return int(re.search(r"listening on \S+ port (\d+)", self.log).group(1))
+
+    def wait_log(self, text, seconds=60.0):
+        """Until it has printed `text`."""
+        wait_until(lambda: text in self.log, f"ramferry receive to say '{text}'; it said: {self.log}", seconds)
 
     @property
     def log(self):
