@@ -1,0 +1,434 @@
+// The promises of the RDMA page channel, against two devices that do only what the test lets them.
+#include "transport/rdma/rdma_channel.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <random>
+
+#include "base/unique_fd.h"
+#include "tests/unit/rdma_double.h"
+#include "transport/rdma/landing.h"
+
+namespace ramferry::rdma {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class Guest {
+ public:
+  explicit Guest(uint64_t bytes) : fd_(::memfd_create("guest", 0)), bytes_(bytes) {
+    if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) std::abort();
+    region.description.name = "ram";
+    region.description.size = ByteCount(bytes);
+    region.address = static_cast<std::byte*>(
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0));
+    region.fd = fd_.get();
+  }
+  ~Guest() { ::munmap(region.address, bytes_); }
+  [[nodiscard]] std::byte* page(uint64_t index) const {
+    return region.address + index * kPageBytes;
+  }
+  void Fill(uint64_t index, int value) const { std::memset(page(index), value, kPageBytes); }
+  [[nodiscard]] PageWrite Write(uint64_t first, uint64_t count = 1) const {
+    return {0, first * kPageBytes, page(first), count * kPageBytes};
+  }
+
+  MappedRegion region;
+
+ private:
+  UniqueFd fd_;
+  uint64_t bytes_;
+};
+
+constexpr uint64_t kGuestBytes = MiB(16).value();
+
+class RdmaChannelTest : public ::testing::Test {
+ protected:
+  struct Pair {
+    std::unique_ptr<ChannelService> service;  // outlives the channel, which says goodbye to it
+    std::unique_ptr<RdmaChannel> channel;
+    FakeLink* source = nullptr;
+    FakeLink* destination = nullptr;
+    bool goodbye = false;
+    absl::Status served;
+  };
+
+  // `channels` connected channels, which deliver and are served whenever the source waits.
+  void Open(size_t channels = 1, ByteCount budget = ByteCount(0)) {
+    landing_ =
+        std::make_unique<Landing>(std::span(&destination_.region, 1), destination_memory_, budget);
+    PieceLimits limits;
+    limits.budget = budget;
+    limits.largest_piece = UINT64_MAX;
+    limits.most_pieces = 64;
+    limits.channels = channels;
+    auto table = PieceTable::Create({&source_.region, 1}, source_memory_, limits);
+    ASSERT_TRUE(table.ok()) << table.status();
+    table_ = *std::move(table);
+    for (size_t i = 0; i < channels; ++i) {
+      auto& pair = *pairs_.emplace_back(std::make_unique<Pair>());
+      auto source = std::make_unique<FakeLink>(destination_memory_);
+      auto destination = std::make_unique<FakeLink>(source_memory_);
+      pair.source = source.get();
+      pair.destination = destination.get();
+      source->ConnectTo(*destination);
+      destination->ConnectTo(*source);
+      destination->deliver_at_once = true;
+      auto service = ChannelService::Create(std::move(destination), destination_memory_, *landing_);
+      ASSERT_TRUE(service.ok());
+      pair.service = *std::move(service);
+      auto channel = RdmaChannel::Create(nullptr, std::move(source), source_memory_);
+      ASSERT_TRUE(channel.ok());
+      pair.channel = *std::move(channel);
+      pair.channel->UseTable(*table_);
+      pair.source->on_wait = [this, &pair] { DeliverAndServe(pair); };
+    }
+  }
+
+  void DeliverAndServe(Pair& pair) {
+    pair.source->CompleteLocally();
+    pair.source->Deliver();
+    if (pair.served.ok()) pair.served = pair.service->ServeSome(pair.goodbye);
+    const uint64_t messages = pairs_.size() * sizeof(Message) * (kMessageCredits + 8);
+    most_pinned_ = std::max(most_pinned_, destination_memory_.pinned() - messages);
+  }
+
+  [[nodiscard]] bool Same(uint64_t first, uint64_t count = 1) const {
+    return std::memcmp(source_.page(first), destination_.page(first), count * kPageBytes) == 0;
+  }
+
+  RdmaChannel& channel() { return *pairs_[0]->channel; }
+  FakeLink& link() { return *pairs_[0]->source; }
+
+  Guest source_{kGuestBytes};
+  Guest destination_{kGuestBytes};
+  FakeMemory source_memory_;
+  FakeMemory destination_memory_;
+  std::unique_ptr<Landing> landing_;
+  std::unique_ptr<PieceTable> table_;
+  std::vector<std::unique_ptr<Pair>> pairs_;
+  uint64_t most_pinned_ = 0;
+};
+
+TEST_F(RdmaChannelTest, pages_land_where_they_belong) {
+  Open();
+  for (uint64_t page = 0; page < 100; ++page) source_.Fill(page, static_cast<int>(page + 1));
+  const std::vector<PageWrite> writes = {source_.Write(3), source_.Write(7, 5),
+                                         source_.Write(80, 20)};
+  ASSERT_TRUE(channel().Write(writes).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_TRUE(Same(3) && Same(7, 5) && Same(80, 20));
+  EXPECT_EQ(destination_.page(4)[0], std::byte{0});
+  EXPECT_EQ(channel().stats().payload.value(), 26 * kPageBytes);
+}
+
+// The device reports every write as done; nothing has arrived. Whoever trusts it, fails here.
+TEST_F(RdmaChannelTest, flush_does_not_trust_local_completions) {
+  Open();
+  source_.Fill(0, 1);
+  const PageWrite first = source_.Write(0);
+  ASSERT_TRUE(channel().Write({&first, 1}).ok());  // opens the piece
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+
+  source_.Fill(0, 2);
+  link().on_wait = [this] { link().CompleteLocally(); };
+  ASSERT_TRUE(channel().Write({&first, 1}).ok());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(channel().Flush(In(milliseconds(50)))));
+  EXPECT_FALSE(Same(0));
+}
+
+TEST_F(RdmaChannelTest, flush_returns_only_after_the_pages_are_visible) {
+  Open();
+  source_.Fill(0, 1);
+  const PageWrite write = source_.Write(0);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  source_.Fill(0, 2);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  int waits = 0;
+  link().on_wait = [&] {
+    link().CompleteLocally();
+    if (++waits >= 5) DeliverAndServe(*pairs_[0]);
+  };
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_GE(waits, 5);
+  EXPECT_TRUE(Same(0));
+}
+
+TEST_F(RdmaChannelTest, one_doorbell_and_one_signal_a_chain) {
+  Open();
+  std::vector<PageWrite> writes;
+  for (uint64_t page = 0; page < 32; page += 2) writes.push_back(source_.Write(page));
+  ASSERT_TRUE(channel().Write({writes.data(), 1}).ok());  // opens the piece
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  const size_t doorbells = link().doorbells;
+  const size_t signals = link().signals;
+  ASSERT_TRUE(channel().Write(writes).ok());  // 16: a quarter of the queue of 64
+  EXPECT_EQ(link().doorbells, doorbells + 1);
+  EXPECT_EQ(link().signals, signals + 1);
+}
+
+TEST_F(RdmaChannelTest, adjacent_writes_become_one_request) {
+  Open();
+  source_.Fill(0, 1);
+  const std::vector<PageWrite> writes = {source_.Write(0), source_.Write(1), source_.Write(2, 6),
+                                         source_.Write(9)};
+  ASSERT_TRUE(channel().Write(writes).ok());
+  EXPECT_THAT(link().write_lengths, ElementsAre(8 * kPageBytes, kPageBytes));
+}
+
+TEST_F(RdmaChannelTest, no_request_is_larger_than_the_device_takes) {
+  Open();
+  pairs_.clear();
+  table_.reset();
+  auto source = std::make_unique<FakeLink>(destination_memory_);
+  source->limits_.largest_message = 16384;
+  auto channel = RdmaChannel::Create(nullptr, std::move(source), source_memory_);
+  ASSERT_TRUE(channel.ok());
+  EXPECT_EQ((*channel)->capabilities().largest_write.value(), 16384U);
+}
+
+TEST_F(RdmaChannelTest, the_send_queue_is_never_overrun) {
+  Open();
+  link().hold_local_completions = true;
+  std::vector<PageWrite> writes;
+  for (uint64_t page = 0; page < 2048; page += 2) {
+    source_.Fill(page, static_cast<int>(page % 255 + 1));
+    writes.push_back(source_.Write(page));
+  }
+  ASSERT_TRUE(channel().Write(writes).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_LE(link().most_outstanding, link().limits_.send_depth);
+  for (uint64_t page = 0; page < 2048; page += 2) ASSERT_TRUE(Same(page)) << page;
+}
+
+TEST_F(RdmaChannelTest, a_write_after_zeros_to_the_same_page_wins) {
+  Open();
+  source_.Fill(5, 9);
+  const PageWrite write = source_.Write(5);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  // Writes arrive the moment they are posted; the destination's CPU is slow to clear pages.
+  link().deliver_at_once = true;
+  const PageZero zero{0, 4 * kPageBytes, 4 * kPageBytes};
+  ASSERT_TRUE(channel().WriteZeros({&zero, 1}).ok());
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_TRUE(Same(5));
+}
+
+TEST_F(RdmaChannelTest, zeros_after_a_write_to_the_same_page_win) {
+  Open();
+  source_.Fill(5, 9);
+  const PageWrite write = source_.Write(5);
+  const PageZero zero{0, 5 * kPageBytes, kPageBytes};
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  ASSERT_TRUE(channel().WriteZeros({&zero, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(destination_.page(5)[0], std::byte{0});
+  EXPECT_EQ(destination_.page(5)[kPageBytes - 1], std::byte{0});
+}
+
+TEST_F(RdmaChannelTest, many_zeros_never_find_the_receiver_unready) {
+  Open();
+  std::vector<PageZero> zeros;
+  for (uint64_t page = 0; page < 4000; page += 2)
+    zeros.push_back({0, page * kPageBytes, kPageBytes});
+  std::memset(destination_.page(0), 1, 4000 * kPageBytes);
+  link().deliver_at_once = true;
+  ASSERT_TRUE(channel().WriteZeros(zeros).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(pairs_[0]->destination->receiver_not_ready, 0U);
+  EXPECT_EQ(destination_.page(3998)[0], std::byte{0});
+  EXPECT_EQ(destination_.page(3999)[0], std::byte{1});
+}
+
+TEST_F(RdmaChannelTest, holes_are_registered_on_neither_side) {
+  Open();
+  constexpr uint64_t kPagesPerMib = 256;
+  source_.Fill(0, 1);  // MiB 0 and 1 hold data, 2 to 9 are a hole, 10 holds data
+  source_.Fill(kPagesPerMib, 1);
+  source_.Fill(10 * kPagesPerMib, 1);
+  const std::vector<PageWrite> writes = {source_.Write(0), source_.Write(10 * kPagesPerMib)};
+  ASSERT_TRUE(channel().Write(writes).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  for (const uint64_t mib : {0, 1, 10}) {
+    EXPECT_TRUE(source_memory_.Covers(source_.page(mib * kPagesPerMib))) << mib;
+    EXPECT_TRUE(destination_memory_.Covers(destination_.page(mib * kPagesPerMib))) << mib;
+  }
+  for (const uint64_t mib : {2, 5, 9, 11}) {
+    EXPECT_FALSE(source_memory_.Covers(source_.page(mib * kPagesPerMib))) << mib;
+    EXPECT_FALSE(destination_memory_.Covers(destination_.page(mib * kPagesPerMib))) << mib;
+  }
+}
+
+TEST_F(RdmaChannelTest, zeros_of_untouched_memory_populate_nothing) {
+  Open();
+  const PageZero zero{0, 0, kGuestBytes};
+  ASSERT_TRUE(channel().WriteZeros({&zero, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(::lseek(destination_.region.fd, 0, SEEK_DATA), -1);
+}
+
+TEST_F(RdmaChannelTest, pinned_memory_stays_within_the_budget_and_every_page_arrives) {
+  constexpr ByteCount kBudget = MiB(4);
+  Open(2, kBudget);
+  std::mt19937 random(7);
+  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; ++page) {
+    source_.Fill(page, static_cast<int>(random() % 255 + 1));
+  }
+  for (int i = 0; i < 3000; ++i) {
+    const uint64_t page = random() % (kGuestBytes / kPageBytes - 8);
+    const PageWrite write = source_.Write(page, 1 + random() % 8);
+    ASSERT_TRUE(pairs_[random() % 2]->channel->Write({&write, 1}).ok());
+  }
+  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; page += 16) {
+    const PageWrite write = source_.Write(page, 16);
+    ASSERT_TRUE(pairs_[page / 16 % 2]->channel->Write({&write, 1}).ok());
+  }
+  for (const auto& pair : pairs_) ASSERT_TRUE(pair->channel->Flush(In(seconds(10))).ok());
+  EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
+  EXPECT_LE(table_->most_pinned(), kBudget);
+  EXPECT_LE(most_pinned_, kBudget.value());
+}
+
+TEST_F(RdmaChannelTest, too_small_a_budget_is_refused_with_the_least_that_works) {
+  PieceLimits limits;
+  limits.budget = MiB(3);
+  limits.largest_piece = UINT64_MAX;
+  limits.most_pieces = 64;
+  limits.channels = 4;
+  const auto table = PieceTable::Create({&source_.region, 1}, source_memory_, limits);
+  ASSERT_FALSE(table.ok());
+  EXPECT_THAT(std::string(table.status().message()), HasSubstr("at least 4 MiB"));
+}
+
+TEST_F(RdmaChannelTest, a_device_with_few_registrations_is_enough) {
+  source_memory_.most = 3;  // one of them holds the messages
+  Open(1, MiB(8));
+  for (uint64_t mib = 0; mib < 16; mib += 2) {
+    source_.Fill(mib * 256, static_cast<int>(mib + 1));
+    const PageWrite write = source_.Write(mib * 256);
+    const absl::Status status = channel().Write({&write, 1});
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  }
+  for (uint64_t mib = 0; mib < 16; mib += 2) EXPECT_TRUE(Same(mib * 256));
+}
+
+TEST_F(RdmaChannelTest, memory_that_cannot_be_registered_goes_through_the_staging_ring) {
+  source_.region.can_register = false;
+  Open();
+  link().hold_local_completions = true;
+  std::mt19937 random(3);
+  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; ++page) {
+    source_.Fill(page, static_cast<int>(random() % 256));
+  }
+  for (int round = 0; round < 2; ++round) {  // 32 MiB through a ring of 8
+    const PageWrite all = source_.Write(0, kGuestBytes / kPageBytes);
+    ASSERT_TRUE(channel().Write({&all, 1}).ok());
+  }
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_FALSE(source_memory_.Covers(source_.page(0)));
+  EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
+}
+
+TEST_F(RdmaChannelTest, a_refused_write_kills_the_channel_with_words) {
+  Open();
+  source_.Fill(0, 1);
+  const PageWrite write = source_.Write(0);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  landing_->Close();  // its keys are good for nothing now
+  absl::Status status = channel().Write({&write, 1});
+  if (status.ok()) status = channel().Flush(In(seconds(10)));
+  EXPECT_TRUE(absl::IsAborted(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("refused a write"));
+  EXPECT_EQ(channel().Write({&write, 1}), status);
+  EXPECT_EQ(channel().Flush(In(seconds(1))), status);
+}
+
+TEST_F(RdmaChannelTest, a_port_that_goes_down_is_named) {
+  Open();
+  source_.Fill(0, 1);
+  const PageWrite write = source_.Write(0);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  link().on_wait = [this] { link().Interrupt(absl::UnavailableError("port 1 went down")); };
+  const absl::Status status = channel().Flush(In(seconds(10)));
+  EXPECT_TRUE(absl::IsUnavailable(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("port 1 went down"));
+}
+
+TEST_F(RdmaChannelTest, the_destination_refuses_ranges_outside_the_guest) {
+  Open();
+  const auto refused = [&](WireRange range) {
+    return !landing_->Register(9, range).ok() && !landing_->Clear(range).ok();
+  };
+  EXPECT_TRUE(refused({1, 0, 0, kPageBytes}));                             // no such region
+  EXPECT_TRUE(refused({0, 0, kGuestBytes, kPageBytes}));                   // behind the end
+  EXPECT_TRUE(refused({0, 0, kGuestBytes - kPageBytes, 2 * kPageBytes}));  // over the end
+  EXPECT_TRUE(refused({0, 0, 0, UINT64_MAX - kPageBytes + 1}));            // wraps
+  EXPECT_TRUE(refused({0, 0, 100, kPageBytes}));                           // not a page
+  EXPECT_TRUE(refused({0, 0, 0, 0}));
+  EXPECT_FALSE(landing_->Register(kMostPieces, {0, 0, 0, kPageBytes}).ok());
+}
+
+TEST_F(RdmaChannelTest, the_destination_keeps_to_its_own_budget) {
+  Landing landing({&destination_.region, 1}, destination_memory_, MiB(2));
+  ASSERT_TRUE(landing.Register(1, {0, 0, 0, MiB(1).value()}).ok());
+  EXPECT_FALSE(landing.Register(1, {0, 0, MiB(4).value(), MiB(1).value()}).ok());  // taken
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      landing.Register(2, {0, 0, MiB(1).value(), MiB(2).value()}).status()));
+  ASSERT_TRUE(landing.Release(1).ok());
+  EXPECT_TRUE(landing.Register(2, {0, 0, MiB(1).value(), MiB(2).value()}).ok());
+}
+
+TEST_F(RdmaChannelTest, the_source_hears_why_the_destination_refused) {
+  Open();
+  landing_ = nullptr;
+  Landing tight({&destination_.region, 1}, destination_memory_, ByteCount(kPageBytes));
+  auto destination = std::make_unique<FakeLink>(source_memory_);
+  FakeLink* const raw = destination.get();
+  raw->ConnectTo(link());
+  raw->deliver_at_once = true;
+  link().ConnectTo(*raw);
+  pairs_[0]->service = *ChannelService::Create(std::move(destination), destination_memory_, tight);
+  source_.Fill(0, 1);
+  const PageWrite write = source_.Write(0);
+  const absl::Status status = channel().Write({&write, 1});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("pin budget"));
+  pairs_.clear();
+}
+
+TEST_F(RdmaChannelTest, a_finished_channel_says_goodbye) {
+  Open();
+  Pair& pair = *pairs_[0];
+  pair.source->deliver_at_once = true;
+  pair.channel.reset();
+  EXPECT_TRUE(pair.service->ServeSome(pair.goodbye).ok());
+  EXPECT_TRUE(pair.goodbye);
+}
+
+TEST(RdmaWire, only_who_knows_the_token_is_let_in) {
+  const std::string token(32, 'k');
+  const std::string other(32, 'x');
+  const auto greeting = MakeGreeting(token);
+  ASSERT_TRUE(greeting.ok());
+  EXPECT_TRUE(Proves(*greeting, token));
+  EXPECT_FALSE(Proves(*greeting, other));
+  const Welcome welcome = MakeWelcome(*greeting, token);
+  const std::span bytes(reinterpret_cast<const std::byte*>(&welcome), sizeof welcome);
+  EXPECT_TRUE(ParseWelcome(bytes, *greeting, token).ok());
+  EXPECT_TRUE(absl::IsUnauthenticated(ParseWelcome(bytes, *greeting, other).status()));
+  EXPECT_FALSE(ParseGreeting(bytes.first(20)).ok());
+}
+
+}  // namespace
+}  // namespace ramferry::rdma
