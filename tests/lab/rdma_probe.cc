@@ -2,7 +2,8 @@
 // every byte arrived. For the lab (scenario rdma_channel) and for real hardware (docs/rdma.md).
 //
 //   destination:  rdma_probe receive OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS
-//   source:       rdma_probe send    OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS [unregistered]
+//   source:       rdma_probe send    OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS [MODE]
+//   either:       rdma_probe check     what ramferry::rdma::ProbeRdma finds
 //
 // OFFER and DONE are files that both see: how to connect, and the page digests at the end. A BUDGET
 // of 0 pins without limit. The source fills three quarters of its memory with random pages, sends
@@ -26,6 +27,7 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "fmt/format.h"
+#include "transport/rdma/check.h"
 #include "transport/rdma/rdma_transport.h"
 
 namespace ramferry {
@@ -40,7 +42,7 @@ struct Arguments {
   size_t channels = 1;
   ByteCount budget;
   std::string address;
-  bool unregistered = false;
+  std::string mode;
 };
 
 class TestMemory {
@@ -223,7 +225,7 @@ class Sender {
 };
 
 absl::Status Send(const Arguments& arguments) {
-  TestMemory memory(arguments.bytes, !arguments.unregistered);
+  TestMemory memory(arguments.bytes, arguments.mode != "unregistered");
   const uint64_t pages = arguments.bytes / kPageBytes;
   const uint64_t touched = pages * 3 / 4;
   std::mt19937_64 random(1);
@@ -243,6 +245,14 @@ absl::Status Send(const Arguments& arguments) {
   ASSIGN_OR_RETURN(auto channels, connector.Connect(offer, {&memory.region(), 1}, In(seconds(30))));
   for (const std::string& path : connector.paths()) fmt::print("channel: {}\n", path);
   Sender sender(memory, std::move(channels));
+  if (arguments.mode == "until-failure") {
+    for (;;) {
+      const absl::Status status = sender.Bulk(touched);
+      if (status.ok()) continue;
+      fmt::print("failed as it should: {}\n", std::string(status.message()));
+      return absl::IsUnavailable(status) ? absl::OkStatus() : status;
+    }
+  }
   RETURN_IF_ERROR(sender.Bulk(touched));
   for (int round = 0; round < 3; ++round) {
     std::vector<uint64_t> dirty;
@@ -273,8 +283,31 @@ absl::Status Send(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+int Check() {
+  const rdma::RdmaReport report = rdma::ProbeRdma();
+  for (const rdma::RdmaDevice& device : report.devices) {
+    fmt::print("{}: NUMA node {}, on-demand paging {}, {} registrations, {} requests a queue\n",
+               device.name, device.numa_node ? std::to_string(*device.numa_node) : "unknown",
+               device.on_demand_paging ? "yes" : "no", device.most_registrations,
+               device.most_requests);
+    for (const rdma::RdmaPort& port : device.ports) {
+      fmt::print("  port {}: {}, {}, {:.0f} Gbit/s, MTU {}, messages up to {} KiB\n", port.number,
+                 port.state, port.link_layer, port.gigabits_per_second, port.mtu,
+                 port.largest_message >> 10);
+      for (const rdma::RdmaGid& gid : port.gids) {
+        fmt::print("    GID {} {} {} {}\n", gid.index, gid.address, gid.kind, gid.interface);
+      }
+    }
+  }
+  for (const rdma::RdmaProblem& problem : report.problems) {
+    fmt::print("problem: {}: {}\n", problem.what, problem.fix);
+  }
+  return report.usable ? 0 : 1;
+}
+
 int Main(int count, char** values) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  if (count == 2 && std::string(values[1]) == "check") return Check();
   if (count < 8) {
     fmt::print(stderr,
                "usage: rdma_probe send|receive OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS\n");
@@ -287,7 +320,7 @@ int Main(int count, char** values) {
   arguments.channels = std::stoull(values[5]);
   arguments.budget = MiB(std::stoull(values[6]));
   arguments.address = values[7];
-  arguments.unregistered = count > 8 && std::string(values[8]) == "unregistered";
+  if (count > 8) arguments.mode = values[8];
   const bool send = std::string(values[1]) == "send";
   const absl::Status status = send ? Send(arguments) : Receive(arguments);
   if (!status.ok()) fmt::print("error: {}\n", std::string(status.message()));

@@ -15,6 +15,7 @@ LAB = pathlib.Path(__file__).resolve().parent.parent
 _NAMES = ("a", "b")
 # Exit codes of hosts that have none of their own.
 _DIED, _STOPPED = 125, 126
+_MOMENT = 10  # seconds
 
 
 @dataclasses.dataclass
@@ -117,6 +118,7 @@ def _drive(shared, scenario, root, kernel, accelerator):
     deadline = time.monotonic() + scenario.timeout
     machines = {}
     killed = set()
+    failed = False
     try:
         for index, name in enumerate(_NAMES[:scenario.hosts], 1):
             machine = Machine(name, index, scenario, root, kernel, shared, accelerator)
@@ -127,6 +129,10 @@ def _drive(shared, scenario, root, kernel, accelerator):
         while any(machine.is_on() for machine in machines.values()):
             if time.monotonic() > deadline or _died(shared, machines, killed):
                 break
+            if not failed and _failed(shared, machines):
+                # The other host most likely waits for this one: it gets a moment to say what it saw.
+                failed = True
+                deadline = min(deadline, time.monotonic() + _MOMENT)
             _serve_requests(shared / "requests", machines, killed)
             time.sleep(0.05)
         still_on = {name for name, machine in machines.items() if machine.is_on()}
@@ -134,7 +140,8 @@ def _drive(shared, scenario, root, kernel, accelerator):
     finally:
         for machine in machines.values():
             machine.pull_plug()
-    return {name: _outcome(shared, machine, name in killed, name in still_on, too_late, scenario)
+    return {name: _outcome(shared, machine, name in killed, name in still_on, too_late, failed,
+                           scenario)
             for name, machine in machines.items()}
 
 
@@ -145,15 +152,20 @@ def _died(shared, machines, killed):
             and not (shared / "results" / name / "exit").exists()]
 
 
-def _outcome(shared, machine, killed, still_on, too_late, scenario):
+def _failed(shared, machines):
+    codes = [shared / "results" / name / "exit" for name in machines]
+    return any(code.exists() and code.read_text().strip() != "0" for code in codes)
+
+
+def _outcome(shared, machine, killed, still_on, too_late, failed, scenario):
     code_file = shared / "results" / machine.name / "exit"
     if code_file.exists():
         code = int(code_file.read_text())
         return code, f"script ended with {code}"
     if killed:
         return 0, "power cut, as the scenario asked"
-    if still_on and not too_late:
-        return _STOPPED, "stopped, because the other host died"
+    if still_on and (failed or not too_late):
+        return _STOPPED, "stopped, because the other host failed"
     if still_on:
         return 124, f"did not end within {scenario.timeout} s (the scenario's timeout)"
     errors = machine.emulator_errors()
