@@ -366,6 +366,17 @@ TEST_F(RdmaChannelTest, a_port_that_goes_down_is_named) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("port 1 went down"));
 }
 
+TEST_F(RdmaChannelTest, flushed_requests_wait_for_the_reason) {
+  Open();
+  source_.Fill(0, 1);
+  const PageWrite write = source_.Write(0);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  link().BreakQueue();
+  link().on_wait = [this] { link().Interrupt(absl::UnavailableError("the peer hung up")); };
+  const absl::Status status = channel().Flush(In(seconds(10)));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the peer hung up"));
+}
+
 TEST_F(RdmaChannelTest, the_destination_refuses_ranges_outside_the_guest) {
   Open();
   const auto refused = [&](WireRange range) {

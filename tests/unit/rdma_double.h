@@ -141,6 +141,9 @@ class FakeLink : public Link {
     }
   }
 
+  // The queue pair is in error: what was posted comes back undone.
+  void BreakQueue() { completions_.push_back({.status = IBV_WC_WR_FLUSH_ERR}); }
+
   // What is on the wire arrives, in order.
   void Deliver() {
     while (!wire_.empty()) {

@@ -15,6 +15,7 @@ constexpr uint64_t kLargestWrite = MiB(1).value();
 constexpr uint64_t kStagingBytes = MiB(8).value();
 constexpr uint32_t kAnswers = 4;  // receives posted: the peer answers one thing at a time
 constexpr auto kAnswerTime = std::chrono::seconds(30);
+constexpr auto kReasonTime = std::chrono::milliseconds(500);
 constexpr auto kGoodbyeTime = std::chrono::seconds(1);
 // A busy look at the completion queue costs less than going to sleep for it, for a while.
 constexpr auto kSpinTime = std::chrono::microseconds(20);
@@ -315,19 +316,20 @@ absl::Status RdmaChannel::Reap() {
 }
 
 absl::Status RdmaChannel::FailedCompletion(const ibv_wc& completion) {
-  // A request that was only flushed out says nothing: the link may know the reason.
   if (completion.status == IBV_WC_WR_FLUSH_ERR) {
+    // Requests are flushed out after something else went wrong: it is behind them, or the link will
+    // hear of it in a moment.
+    const Deadline patience = In(kReasonTime);
     std::array<ibv_wc, 16> rest;
-    for (;;) {
-      const auto found = link_->Poll(rest);
-      if (!found.ok()) return found.status();
-      if (*found == 0) break;
-      for (size_t i = 0; i < *found; ++i) {
+    do {
+      ASSIGN_OR_RETURN(const size_t found, link_->Poll(rest));
+      for (size_t i = 0; i < found; ++i) {
         if (rest[i].status != IBV_WC_SUCCESS && rest[i].status != IBV_WC_WR_FLUSH_ERR) {
           return FailedCompletion(rest[i]);
         }
       }
-    }
+      if (found == 0) link_->Wait(patience);
+    } while (Clock::now() < patience);
   }
   const char* name = ibv_wc_status_str(completion.status);
   switch (completion.status) {

@@ -23,9 +23,10 @@ struct SourceSide {
 
 namespace {
 
-// 4.096 us * 2^16: 0.27 s without an acknowledgement, tried seven times, and the peer is gone: 2 to
-// 8 s in all (a device may take up to four times as long). The kernel's own choice is longer.
-constexpr uint8_t kAckTimeout = 16;
+// 4.096 us * 2^18: 1.07 s without an acknowledgement, tried seven times, and the peer is gone: 8 to
+// 30 s in all (a device may take up to four times as long). Less, and a busy soft-RoCE host is
+// taken for a dead one.
+constexpr uint8_t kAckTimeout = 18;
 // Not 7, the most: soft-RoCE takes that for "for ever" (drivers/infiniband/sw/rxe/rxe_comp.c).
 constexpr uint8_t kRetries = 6;
 

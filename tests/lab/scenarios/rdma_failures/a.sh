@@ -5,7 +5,6 @@ receive() {
   lab_signal "$1"
 }
 rdma_probe check
-# Without its device RDMA is refused with words, before anything else.
 receive cut
 lab_wait cut.over
 kill $probe
