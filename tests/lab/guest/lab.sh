@@ -32,7 +32,7 @@ lab_meet() {
 # lab_world VERB HOST: cut-link, mend-link, cut-power. Returns when it is done (never, on a machine
 # that cuts its own power).
 lab_world() {
-  touch "/host/requests/$1.$2"
+  : > "/host/requests/$1.$2"
   while [ ! -e "/host/requests/$1.$2.done" ]; do sleep 0.05; done
   rm "/host/requests/$1.$2.done"
 }

@@ -18,7 +18,7 @@ def _die_with_parent():
 
 
 class Machine:
-    """`index` counts from 1: machine 1 waits for the cable between the two, machine 2 plugs it."""
+    """`index` counts from 1; machines 1 and 2 are the ends of one cable."""
 
     def __init__(self, name, index, scenario, root, kernel, shared, accelerator):
         self.name = name
@@ -43,9 +43,12 @@ class Machine:
             "-device", "virtio-rng-pci",
         ]
         if scenario.hosts == 2:
-            cable = f"addr.type=unix,addr.path={shared}/cable"
+            # Datagrams, not a stream: what is sent to a host without power is lost, as on a switch,
+            # and does not pile up in the sender.
+            mine, others = f"{shared}/cable.{index}", f"{shared}/cable.{3 - index}"
             self._command += [
-                "-netdev", f"stream,id=net0,server={'on' if index == 1 else 'off'},{cable}",
+                "-netdev", f"dgram,id=net0,local.type=unix,local.path={mine},"
+                           f"remote.type=unix,remote.path={others}",
                 "-device", f"virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:00:00:0{index}",
             ]
         else:

@@ -124,8 +124,6 @@ def _drive(shared, scenario, root, kernel, accelerator):
             machine = Machine(name, index, scenario, root, kernel, shared, accelerator)
             machines[name] = machine
             machine.power_on()
-            if index < scenario.hosts:
-                _wait_for_file(shared / "cable", machine, deadline)
         while any(machine.is_on() for machine in machines.values()):
             if time.monotonic() > deadline or _died(shared, machines, killed):
                 break
@@ -170,15 +168,6 @@ def _outcome(shared, machine, killed, still_on, too_late, failed, scenario):
         return 124, f"did not end within {scenario.timeout} s (the scenario's timeout)"
     errors = machine.emulator_errors()
     return _DIED, "died before its script ended" + (f": {errors}" if errors else "")
-
-
-def _wait_for_file(path, machine, deadline):
-    while not path.exists():
-        if not machine.is_on():
-            raise LabError(f"the emulator of {machine.name} ended: {machine.emulator_errors()}")
-        if time.monotonic() > deadline:
-            raise LabError(f"the emulator of {machine.name} did not start in time")
-        time.sleep(0.02)
 
 
 def _serve_requests(directory, machines, killed):
