@@ -19,11 +19,24 @@ std::string_view WithoutDeletedMark(std::string_view path) {
   return path.ends_with(kMark) ? path.substr(0, path.size() - kMark.size()) : path;
 }
 
-bool Matches(const ProcessMapping& mapping, std::string_view path) {
+// Whether the mapping is the file `path`, or the file that QEMU made in the directory `path` for
+// the backend `id`: qemu_back_mem.NAME.XXXXXX, where NAME is the id or, with old machine types, the
+// object's path with '_' for '/' (QEMU softmmu/physmem.c, file_ram_open). Several backends may
+// share a directory: one for each NUMA node on one hugetlbfs, for instance.
+bool Matches(const ProcessMapping& mapping, std::string_view path, const std::string& id) {
   const std::string_view mapped = WithoutDeletedMark(mapping.path);
   if (mapped == path) return true;
-  return mapped.size() > path.size() + 1 && mapped.starts_with(path) &&
-         (path.ends_with('/') || mapped[path.size()] == '/');
+  if (!mapped.starts_with(path)) return false;
+  std::string_view name = mapped.substr(path.size());
+  if (name.starts_with('/')) {
+    name.remove_prefix(1);
+  } else if (!path.ends_with('/')) {
+    return false;
+  }
+  constexpr std::string_view kRandom = ".XXXXXX";
+  if (name.size() < kRandom.size() || name[name.size() - kRandom.size()] != '.') return false;
+  name.remove_suffix(kRandom.size());
+  return name == "qemu_back_mem." + id || name == "qemu_back_mem._objects_" + id;
 }
 
 }  // namespace
@@ -63,9 +76,10 @@ absl::StatusOr<std::vector<ProcessMapping>> ReadMaps(pid_t pid) {
 }
 
 absl::StatusOr<MappedFile> FindMappedFile(pid_t pid, const std::vector<ProcessMapping>& maps,
-                                          const std::string& path, uint64_t size, bool writable) {
+                                          const std::string& path, const std::string& id,
+                                          uint64_t size, bool writable) {
   for (const ProcessMapping& first : maps) {
-    if (!first.shared || first.inode == 0 || first.file_offset != 0 || !Matches(first, path)) {
+    if (!first.shared || first.inode == 0 || first.file_offset != 0 || !Matches(first, path, id)) {
       continue;
     }
     // One backend may be several kernel mappings (after madvise or mbind), without a gap.

@@ -34,13 +34,14 @@ struct MappedFile {
   UniqueFd fd;
 };
 
-// Finds the shared mapping of `size` bytes of the file `path` (a file, or a directory in which the
-// process made a file of its own), and opens that file: the very inode that is mapped, through
+// Finds the shared mapping of `size` bytes of the file `path` (a file, or a directory in which QEMU
+// made one for the backend `id`), and opens that file: the very inode that is mapped, through
 // /proc/PID/map_files, also when it has no name any more. NotFound if the process maps no such
 // file.
 [[nodiscard]] absl::StatusOr<MappedFile> FindMappedFile(pid_t pid,
                                                         const std::vector<ProcessMapping>& maps,
-                                                        const std::string& path, uint64_t size,
+                                                        const std::string& path,
+                                                        const std::string& id, uint64_t size,
                                                         bool writable);
 
 }  // namespace ramferry

@@ -44,7 +44,7 @@ absl::Status QemuDestination::Prepare(const GuestDescription& description) {
   for (const RegionDescription& region : description.regions) {
     for (const MemoryBackend& backend : inventory.backends) {
       if (backend.id != region.name) continue;
-      ASSIGN_OR_RETURN(MappedFile mapped, FindMappedFile(pid(), maps, backend.mem_path,
+      ASSIGN_OR_RETURN(MappedFile mapped, FindMappedFile(pid(), maps, backend.mem_path, backend.id,
                                                          backend.size, /*writable=*/true));
       ASSIGN_OR_RETURN(MemoryFile file, MemoryFile::Map(std::move(mapped.fd), region.size,
                                                         /*writable=*/true, mapped.path));

@@ -77,8 +77,9 @@ absl::Status QemuSource::MapMemory() {
   ASSIGN_OR_RETURN(const auto maps, ReadMaps(pid()));
   for (size_t i = 0; i < inventory_.backends.size(); ++i) {
     const MemoryBackend& backend = inventory_.backends[i];
-    ASSIGN_OR_RETURN(MappedFile mapped, FindMappedFile(pid(), maps, backend.mem_path, backend.size,
-                                                       /*writable=*/false));
+    ASSIGN_OR_RETURN(MappedFile mapped,
+                     FindMappedFile(pid(), maps, backend.mem_path, backend.id, backend.size,
+                                    /*writable=*/false));
     ranges_.push_back({.address = mapped.address, .length = backend.size});
     ASSIGN_OR_RETURN(MemoryFile file, MemoryFile::Map(std::move(mapped.fd), ByteCount(backend.size),
                                                       /*writable=*/false, mapped.path));
