@@ -52,11 +52,19 @@ Deadline StampOf(const json& message) {
       !microseconds->is_number_integer()) {
     return Clock::now();
   }
-  const auto at = std::chrono::seconds(seconds->get<int64_t>()) +
-                  std::chrono::microseconds(microseconds->get<int64_t>());
-  const auto ago = now - at;
+  // Whole seconds first: any integer may stand here (QEMU itself says -1 when it has no clock), and
+  // sums and products of such must not overflow.
+  constexpr int64_t kSecondsKept = 3600;
+  const int64_t now_seconds = std::chrono::duration_cast<std::chrono::seconds>(now).count();
+  const auto stamped = seconds->get<int64_t>();
+  const auto fraction = microseconds->get<int64_t>();
   // A stamp from the future or from long ago says that the wall clock was set meanwhile.
-  if (ago < std::chrono::seconds(0) || ago > std::chrono::hours(1)) return Clock::now();
+  if (stamped < now_seconds - kSecondsKept || stamped > now_seconds || fraction < 0 ||
+      fraction > 999'999) {
+    return Clock::now();
+  }
+  const auto ago = now - std::chrono::seconds(stamped) - std::chrono::microseconds(fraction);
+  if (ago < std::chrono::seconds(0)) return Clock::now();
   return Clock::now() - std::chrono::duration_cast<Clock::duration>(ago);
 }
 
