@@ -85,24 +85,26 @@ class StoppedThread {
 
   // Runs one system call in the thread: its result, or its negated errno.
   absl::StatusOr<int64_t> Call(uint64_t instruction, uint64_t number, uint64_t argument) {
-    user_regs_struct registers = saved_;
-    registers.rip = instruction;
-    registers.rax = number;
-    registers.rdi = argument;
-    registers.orig_rax = ~0ULL;  // the call about to be made is not one to restart
-    if (::ptrace(PTRACE_SETREGS, pid_, 0, &registers) != 0 ||
-        ::ptrace(PTRACE_SINGLESTEP, pid_, 0, 0) != 0) {
-      return ErrnoStatus(errno, fmt::format("cannot run a system call in process {}", pid_));
+    // A signal stops the thread before the instruction; with the signal put aside, it is tried
+    // again. The limit is far above the number of signals that can be pending for a thread.
+    for (int tries = 0; tries < 1000; ++tries) {
+      user_regs_struct registers = saved_;
+      registers.rip = instruction;
+      registers.rax = number;
+      registers.rdi = argument;
+      registers.orig_rax = ~0ULL;  // the call about to be made is not one to restart
+      if (::ptrace(PTRACE_SETREGS, pid_, 0, &registers) != 0 ||
+          ::ptrace(PTRACE_SINGLESTEP, pid_, 0, 0) != 0) {
+        return ErrnoStatus(errno, fmt::format("cannot run a system call in process {}", pid_));
+      }
+      RETURN_IF_ERROR(WaitStop());
+      if (::ptrace(PTRACE_GETREGS, pid_, 0, &registers) != 0) {
+        return ErrnoStatus(errno, fmt::format("cannot read the registers of process {}", pid_));
+      }
+      if (registers.rip == instruction + 2) return static_cast<int64_t>(registers.rax);
     }
-    RETURN_IF_ERROR(WaitStop());
-    if (::ptrace(PTRACE_GETREGS, pid_, 0, &registers) != 0) {
-      return ErrnoStatus(errno, fmt::format("cannot read the registers of process {}", pid_));
-    }
-    if (registers.rip != instruction + 2) {
-      return absl::UnavailableError(
-          fmt::format("process {} was interrupted by a signal; try again", pid_));
-    }
-    return static_cast<int64_t>(registers.rax);
+    return absl::UnavailableError(
+        fmt::format("process {} is flooded with signals; try again", pid_));
   }
 
  private:
