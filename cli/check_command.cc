@@ -10,6 +10,9 @@
 #include "hypervisor-glue/qemu/qemu_source.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
 #include "transport/control/certificates.h"
+#ifdef RAMFERRY_RDMA
+#include "transport/rdma/check.h"
+#endif
 
 namespace ramferry {
 namespace {
@@ -24,6 +27,9 @@ class Findings {
       failed_ = true;
     }
   }
+  void Tell(const char* what, const std::string& text) {
+    fmt::print("note     {:<22} {}\n", what, text);
+  }
   [[nodiscard]] bool failed() const { return failed_; }
 
  private:
@@ -37,6 +43,28 @@ absl::Status CheckRights() {
       "use its QMP socket (docs/operating.md)");
 }
 
+// RDMA is a help, not a need: what is wrong with it does not fail the check.
+void CheckRdma(Findings& findings) {
+#ifdef RAMFERRY_RDMA
+  const rdma::RdmaReport report = rdma::ProbeRdma();
+  for (const rdma::RdmaDevice& device : report.devices) {
+    for (const rdma::RdmaPort& port : device.ports) {
+      findings.Tell(
+          "RDMA device",
+          fmt::format("{} port {}: {}, {}, {:.0f} Gbit/s, MTU {}, {} GIDs{}", device.name,
+                      port.number, port.state, port.link_layer, port.gigabits_per_second, port.mtu,
+                      port.gids.size(),
+                      device.numa_node ? fmt::format(", node {}", *device.numa_node) : ""));
+    }
+  }
+  for (const rdma::RdmaProblem& problem : report.problems) {
+    findings.Tell("RDMA", fmt::format("{}: {}", problem.what, problem.fix));
+  }
+#else
+  findings.Tell("RDMA", "not built in: TCP only");
+#endif
+}
+
 }  // namespace
 
 int CheckCommand(const std::string& guest, const Settings& settings) {
@@ -48,6 +76,7 @@ int CheckCommand(const std::string& guest, const Settings& settings) {
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);
+  CheckRdma(findings);
   if (!guest.empty()) {
     const std::string path = guest.starts_with("qemu:") ? guest.substr(5) : guest;
     const auto attached = QemuSource::Attach(path);

@@ -79,6 +79,9 @@ int Run(int argc, char** argv) {
                 "limit in MiB/s while the guest runs (0: none)");
   overrides.Add(migrating, "--data-encryption", &Settings::data_encryption,
                 "auto, on or off; off: whoever sees the packets sees the guest's memory");
+  overrides.Add(migrating, "--transport", &Settings::transport, "auto, rdma or tcp");
+  overrides.Add(migrating, "--pin-budget", &Settings::pin_budget_mib,
+                "RDMA: guest memory pinned at a time, in MiB (0: all of it)");
   overrides.AddFlag(migrating, "--verify", &Settings::verify,
                     "compare all memory while the guest is stopped (longer downtime)");
   AddIdentity(migrating, overrides);
@@ -101,6 +104,9 @@ int Run(int argc, char** argv) {
   overrides.Add(receiving, "--runtime-dir", &Settings::runtime_dir,
                 "QMP sockets and logs of the QEMUs started here");
   overrides.Add(receiving, "--data-encryption", &Settings::data_encryption, "auto, on or off");
+  overrides.Add(receiving, "--transport", &Settings::transport, "auto, rdma or tcp");
+  overrides.Add(receiving, "--pin-budget", &Settings::pin_budget_mib,
+                "RDMA: guest memory pinned at a time, in MiB (0: all of it)");
   receiving->add_flag("--once", receive.once, "end after one guest has come");
   AddIdentity(receiving, overrides);
   receiving->callback([&] {

@@ -5,18 +5,17 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
-#include "cli/host_address.h"
 #include "cli/peer.h"
 #include "cli/progress.h"
 #include "cli/recovery.h"
 #include "cli/report_json.h"
 #include "cli/report_text.h"
 #include "cli/signals.h"
+#include "cli/transports.h"
 #include "engine/source_migration.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_source.h"
 #include "transport/control/client.h"
-#include "transport/tcp/tcp_connector.h"
 
 namespace ramferry {
 namespace {
@@ -27,30 +26,6 @@ absl::StatusOr<std::string> QmpPathOf(const std::string& guest) {
   if (guest.starts_with('/') || guest.starts_with('.')) return guest;
   return absl::InvalidArgumentError(fmt::format(
       "'{}' is no guest: give the path of its QMP socket, as in qemu:/run/web1.qmp", guest));
-}
-
-struct Connectors {
-  std::vector<std::unique_ptr<ChannelConnector>> owned;
-  [[nodiscard]] std::vector<ChannelConnector*> list() const {
-    std::vector<ChannelConnector*> list;
-    for (const auto& connector : owned) list.push_back(connector.get());
-    return list;
-  }
-};
-
-absl::StatusOr<Connectors> MakeConnectors(const std::string& destination,
-                                          const Settings& settings) {
-  ASSIGN_OR_RETURN(const HostPort peer, ParseHostPort(destination, kDefaultPort));
-  const bool plain = settings.encryption() == DataEncryption::kOff ||
-                     (settings.encryption() == DataEncryption::kAuto && IsThisMachine(peer.host));
-  const TcpOptions options{.encryption = !plain,
-                           .ca_file = settings.ca,
-                           .certificate_file = settings.certificate,
-                           .key_file = settings.key};
-  Connectors connectors;
-  ASSIGN_OR_RETURN(auto tcp, TcpConnector::Create(options));
-  connectors.owned.push_back(std::move(tcp));
-  return connectors;
 }
 
 // A ramferry that was killed over this very guest left something to settle first.
@@ -102,14 +77,16 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
   const std::string locator = "qemu:" + qmp_path;
   RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
   ASSIGN_OR_RETURN(auto guest, QemuSource::Attach(qmp_path));
-  ASSIGN_OR_RETURN(const Connectors connectors, MakeConnectors(arguments.destination, settings));
+  ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings));
   ASSIGN_OR_RETURN(auto control, ConnectControl(peer));
+  std::vector<ChannelConnector*> in_order;
+  for (const auto& connector : connectors) in_order.push_back(connector.get());
   SourceMigration migration(
       {.guest = *guest,
        .locator = locator,
        .control = *control,
        .destination = arguments.destination,
-       .connectors = connectors.list(),
+       .connectors = std::move(in_order),
        .journal = journal,
        .settle = [&peer](const std::string& id) { return AskVerdict(peer, id); },
        .confirm = [&peer](const std::string& id) { ConfirmVerdict(peer, id).IgnoreError(); },

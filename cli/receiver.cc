@@ -5,10 +5,10 @@
 
 #include "base/status.h"
 #include "cli/recovery.h"
+#include "cli/transports.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/guest_definition.h"
 #include "transport/control/certificates.h"
-#include "transport/tcp/tcp_listener.h"
 
 namespace ramferry {
 
@@ -35,25 +35,7 @@ absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settin
 absl::Status Receiver::Listen(const Settings& settings) {
   ASSIGN_OR_RETURN(Identity identity,
                    LoadIdentity(settings.ca, settings.certificate, settings.key));
-  const DataEncryption encryption = settings.encryption();
-  TcpOptions options{
-      .ca_file = settings.ca, .certificate_file = settings.certificate, .key_file = settings.key};
-  const std::string all = settings.listen == "::" ? "" : settings.listen;
-  if (encryption != DataEncryption::kOn) {
-    // In automatic mode only this machine itself may send in the clear.
-    const bool local_only = encryption == DataEncryption::kAuto;
-    ASSIGN_OR_RETURN(
-        auto plain,
-        TcpListener::Create(local_only ? "127.0.0.1" : all,
-                            local_only ? 0 : static_cast<uint16_t>(settings.page_port), options));
-    listeners_.push_back(std::move(plain));
-  }
-  if (encryption != DataEncryption::kOff) {
-    options.encryption = true;
-    ASSIGN_OR_RETURN(auto encrypted,
-                     TcpListener::Create(all, static_cast<uint16_t>(settings.page_port), options));
-    listeners_.push_back(std::move(encrypted));
-  }
+  ASSIGN_OR_RETURN(listeners_, MakeListeners(settings));
   ASSIGN_OR_RETURN(server_, ControlServer::Start(
                                 {.address = settings.listen,
                                  .port = static_cast<uint16_t>(settings.port),

@@ -33,6 +33,7 @@ struct Settings {
 
   std::string data_encryption = "auto";
   std::string transport = "auto";
+  int64_t pin_budget_mib = 0;
 
   std::string listen = "::";
   int64_t port = kDefaultPort;

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "engine/image_digest.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace ramferry {
 namespace {
@@ -21,7 +22,7 @@ constexpr seconds kAnswerTime{30};
 constexpr seconds kLoadTime{60};
 // A source that holds its guest stopped has no reason to wait longer than this with its next word.
 constexpr seconds kOwnershipTime{60};
-// How often a wait looks at the page channels and at a cancellation.
+// How often a wait looks at a cancellation.
 constexpr milliseconds kGlance{200};
 // Device state that is held back in memory: QEMU's is under 1 MiB, graphics and many queues add
 // some.
@@ -49,9 +50,13 @@ absl::Status DestinationMigration::WriteJournal(Phase phase) {
   return absl::OkStatus();
 }
 
-absl::Status DestinationMigration::ReceiversOk() const {
-  for (const auto& receiver : receivers_) RETURN_IF_ERROR(receiver->status());
-  return absl::OkStatus();
+// Ends the receivers of a transport: when this returns, nothing lands by them any more.
+void DestinationMigration::Drop(const std::string& transport) {
+  for (auto& receiver : receivers_) {
+    if (receiver->offer().transport == transport) receiver->Stop();
+  }
+  std::erase_if(receivers_,
+                [&](const auto& receiver) { return receiver->offer().transport == transport; });
 }
 
 absl::StatusOr<ControlMessage> DestinationMigration::Receive(Deadline deadline) {
@@ -65,7 +70,6 @@ absl::StatusOr<ControlMessage> DestinationMigration::Receive(Deadline deadline) 
       return message;
     }
     if (!absl::IsDeadlineExceeded(message.status())) return message.status();
-    RETURN_IF_ERROR(ReceiversOk());
     if (Clock::now() >= deadline) return absl::DeadlineExceededError("the source went silent");
   }
 }
@@ -125,14 +129,23 @@ absl::Status DestinationMigration::TakeReservation() {
   entry_.undo = guest_->undo_record();
   RETURN_IF_ERROR(WriteJournal(Phase::kReserved));
   Reserved reserved;
+  absl::Status failure = absl::FailedPreconditionError(
+      fmt::format("the source can send guest memory over {}, this host takes it over none of these",
+                  fmt::join(reserve->transports, ", ")));
   for (const std::string& transport : reserve->transports) {
     for (ChannelListener* listener : context_.listeners) {
       if (listener->transport() != transport) continue;
-      ASSIGN_OR_RETURN(auto receiver, listener->Expect(guest_->regions(), reserve->channels));
-      reserved.offers.push_back(receiver->offer());
-      receivers_.push_back(std::move(receiver));
+      auto receiver = listener->Expect(guest_->regions(), reserve->channels);
+      if (!receiver.ok()) {  // another transport may do
+        failure = receiver.status();
+        context_.observer.OnNote(fmt::format("no {}: {}", transport, Message(failure)));
+        continue;
+      }
+      reserved.offers.push_back((*receiver)->offer());
+      receivers_.push_back(*std::move(receiver));
     }
   }
+  if (reserved.offers.empty()) return failure;
   context_.observer.OnReserved(entry_.migration_id, reserve->guest, entry_.peer);
   return control_->Send(reserved);
 }
@@ -153,6 +166,9 @@ absl::Status DestinationMigration::TakeImage() {
         return absl::ResourceExhaustedError("the guest's device state is larger than 256 MiB");
       }
       held_state_.insert(held_state_.end(), state->bytes.begin(), state->bytes.end());
+    } else if (const auto* drop = std::get_if<DropTransport>(&message)) {
+      Drop(drop->transport);
+      RETURN_IF_ERROR(control_->Send(TransportDropped{.transport = drop->transport}));
     } else if (std::holds_alternative<Paused>(message)) {
       paused_ = true;
     } else if (const auto* complete = std::get_if<ImageComplete>(&message)) {
@@ -171,7 +187,6 @@ absl::Status DestinationMigration::CompleteImage(const ImageComplete& complete) 
   }
   // Every channel was flushed by the source; from here nobody may write to this memory but the
   // guest.
-  RETURN_IF_ERROR(ReceiversOk());
   for (const auto& receiver : receivers_) receiver->Stop();
   // Loading may write guest memory (and some devices read it): compare before.
   RETURN_IF_ERROR(Verify(complete.digests));

@@ -60,7 +60,7 @@ class DestinationMigration {
   [[nodiscard]] absl::Status AwaitOwnership();
   [[nodiscard]] absl::Status Activate();
   void Release(const absl::Status& why);
-  [[nodiscard]] absl::Status ReceiversOk() const;
+  void Drop(const std::string& transport);
 
   DestinationContext context_;
   ControlChannel* control_ = nullptr;

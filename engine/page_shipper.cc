@@ -1,6 +1,7 @@
 #include "engine/page_shipper.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/status.h"
 #include "engine/zero_scan.h"
@@ -15,6 +16,13 @@ constexpr uint64_t kBatchBytes = 1 << 20;
 // A dirty run at least this long may be memory that the guest gave back (a balloon, hole punched):
 // looking costs two system calls, not looking would populate the holes by reading them.
 constexpr uint64_t kLongRun = 512;
+
+// What a failed channel would make us send again, at most: 1 GiB a worker.
+constexpr uint64_t kMostUnconfirmed = GiB(1).value() / kPageBytes;
+
+// For the peer to confirm what it was sent. It may have a disk to swap to, and a slow link to
+// drain.
+constexpr std::chrono::seconds kConfirmTime{20};
 
 }  // namespace
 
@@ -40,7 +48,10 @@ absl::Status PageShipper::Ship(const Slice& slice, CollectBy by) {
 
 absl::Status PageShipper::ShipCollected(RegionId region, const PageRuns& runs) {
   const MappedRegion& mapped = guest_.regions()[region];
+  // Noted before anything is sent: the dirty bits of these pages are gone already.
+  unconfirmed_.push_back({region, runs});
   for (const PageRun& run : runs) {
+    unconfirmed_pages_ += run.count;
     if (run.count < kLongRun) {
       RETURN_IF_ERROR(ShipRun(mapped, region, run));
       continue;
@@ -55,7 +66,20 @@ absl::Status PageShipper::ShipCollected(RegionId region, const PageRuns& runs) {
     }
     RETURN_IF_ERROR(AddZero(region, {position, run.end() - position}));
   }
-  return SendBatch();
+  RETURN_IF_ERROR(SendBatch());
+  return unconfirmed_pages_ > kMostUnconfirmed ? Confirm() : absl::OkStatus();
+}
+
+absl::Status PageShipper::Confirm() {
+  RETURN_IF_ERROR(FromChannel(channel_.Flush(In(kConfirmTime))));
+  unconfirmed_.clear();
+  unconfirmed_pages_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status PageShipper::FromChannel(absl::Status status) {
+  if (!status.ok()) channel_failed_ = true;
+  return status;
 }
 
 absl::Status PageShipper::ShipRun(const MappedRegion& region, RegionId id, PageRun run) {
@@ -105,12 +129,12 @@ absl::Status PageShipper::SendBatch() {
   RETURN_IF_ERROR(cancel_.status());
   if (!writes_.empty()) {
     RETURN_IF_ERROR(rate_.Acquire(ByteCount(batch_bytes_), &cancel_));
-    RETURN_IF_ERROR(channel_.Write(writes_));
+    RETURN_IF_ERROR(FromChannel(channel_.Write(writes_)));
     writes_.clear();
     batch_bytes_ = 0;
   }
   if (!zeros_.empty()) {
-    RETURN_IF_ERROR(channel_.WriteZeros(zeros_));
+    RETURN_IF_ERROR(FromChannel(channel_.WriteZeros(zeros_)));
     zeros_.clear();
   }
   return absl::OkStatus();

@@ -24,6 +24,12 @@ enum class CollectBy {
   kDirty,      // later rounds: what was written since
 };
 
+// Runs of one region.
+struct RegionRuns {
+  RegionId region = 0;
+  PageRuns runs;
+};
+
 // Counters that others may read while the worker goes on. Pages.
 struct ShippedPages {
   std::atomic<uint64_t> sent{0};  // with contents
@@ -38,14 +44,23 @@ class PageShipper {
 
   // Collects the slice and sends what was found.
   [[nodiscard]] absl::Status Ship(const Slice& slice, CollectBy by);
-  // Sends runs of `region` that were collected before (while the guest was quiesced).
+  // Sends runs of `region` that were collected before (while the guest was quiesced, or for
+  // channels that have failed).
   [[nodiscard]] absl::Status ShipCollected(RegionId region, const PageRuns& runs);
+  // Waits until the destination has everything that was shipped.
+  [[nodiscard]] absl::Status Confirm();
+
+  // What was collected and not confirmed since: must be sent again if the channel fails.
+  [[nodiscard]] const std::vector<RegionRuns>& unconfirmed() const { return unconfirmed_; }
+  // Whether an error came from the channel, and not from the guest.
+  [[nodiscard]] bool channel_failed() const { return channel_failed_; }
 
  private:
   [[nodiscard]] absl::Status ShipRun(const MappedRegion& region, RegionId id, PageRun run);
   [[nodiscard]] absl::Status AddWrite(RegionId id, const MappedRegion& region, PageRun run);
   [[nodiscard]] absl::Status AddZero(RegionId id, PageRun run);
   [[nodiscard]] absl::Status SendBatch();
+  [[nodiscard]] absl::Status FromChannel(absl::Status status);
 
   SourceGuest& guest_;
   PageChannel& channel_;
@@ -58,6 +73,9 @@ class PageShipper {
   std::vector<PageWrite> writes_;
   std::vector<PageZero> zeros_;
   uint64_t batch_bytes_ = 0;
+  std::vector<RegionRuns> unconfirmed_;
+  uint64_t unconfirmed_pages_ = 0;
+  bool channel_failed_ = false;
 };
 
 }  // namespace ramferry

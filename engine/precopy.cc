@@ -1,6 +1,6 @@
 #include "engine/precopy.h"
 
-#include <chrono>
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -8,27 +8,17 @@
 #include "engine/image_digest.h"
 
 namespace ramferry {
-namespace {
 
-// For the peer to confirm what it was sent. It may have a disk to swap to, and a slow link to
-// drain.
-constexpr std::chrono::seconds kFlushTime{20};
-
-}  // namespace
-
-Precopy::Precopy(SourceGuest& guest, std::vector<std::unique_ptr<PageChannel>> channels,
+Precopy::Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels replace,
                  const MigrationOptions& options, const Cancellation& cancel)
     : guest_(guest),
-      channels_(std::move(channels)),
+      replace_(std::move(replace)),
       landed_(guest.regions()),
       rate_(options.bandwidth),
       cancel_(cancel),
-      pool_(static_cast<uint32_t>(channels_.size()),
-            CutIntoSlices(guest.regions(), static_cast<uint32_t>(channels_.size()))) {
-  for (const auto& channel : channels_) {
-    shippers_.push_back(
-        std::make_unique<PageShipper>(guest_, *channel, landed_, rate_, cancel_, shipped_));
-  }
+      pool_(static_cast<uint32_t>(channels.size()),
+            CutIntoSlices(guest.regions(), static_cast<uint32_t>(channels.size()))) {
+  UseChannels(std::move(channels));
 }
 
 Precopy::~Precopy() {
@@ -36,11 +26,43 @@ Precopy::~Precopy() {
 }
 
 void Precopy::Abort() {
+  const std::lock_guard lock(mutex_);
   for (const auto& channel : channels_) channel->Abort();
 }
 
+void Precopy::UseChannels(PageChannels channels) {
+  shippers_.clear();
+  for (const auto& channel : channels) {
+    shippers_.push_back(
+        std::make_unique<PageShipper>(guest_, *channel, landed_, rate_, cancel_, shipped_));
+  }
+  const std::lock_guard lock(mutex_);
+  for (const auto& old : channels_) wire_bytes_before_ += old->stats().wire;
+  channels_ = std::move(channels);
+}
+
+absl::Status Precopy::GoOnOverOtherChannels(const absl::Status& why) {
+  std::vector<RegionRuns> again;
+  for (const auto& shipper : shippers_) {
+    again.insert(again.end(), shipper->unconfirmed().begin(), shipper->unconfirmed().end());
+  }
+  Abort();
+  ASSIGN_OR_RETURN(PageChannels channels, replace_(why));
+  if (channels.size() != shippers_.size()) {
+    return absl::InternalError("another transport gave another number of channels");
+  }
+  UseChannels(std::move(channels));
+  for (const RegionRuns& part : again) {
+    // Whether a page landed, or was cleared, nobody knows: neither contents nor zeros may be left
+    // out.
+    for (const PageRun& run : part.runs) landed_.Set(part.region, run);
+    RETURN_IF_ERROR(shippers_[0]->ShipCollected(part.region, part.runs));
+  }
+  return shippers_[0]->Confirm();
+}
+
 ByteCount Precopy::wire_bytes() const {
-  ByteCount bytes;
+  ByteCount bytes = wire_bytes_before_;
   for (const auto& channel : channels_) bytes += channel->stats().wire;
   return bytes;
 }
@@ -81,14 +103,22 @@ absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
   const ByteCount bytes_before = wire_bytes();
   const Deadline start = Clock::now();
   if (quiesce) RETURN_IF_ERROR(CollectQuiesced(by));
-  RETURN_IF_ERROR(pool_.Run(
-      [&](uint32_t worker, size_t index) {
-        PageShipper& shipper = *shippers_[worker];
-        const Slice& slice = pool_.slices()[index];
-        if (!quiesce) return shipper.Ship(slice, by);
-        return shipper.ShipCollected(slice.region, collected_[index]);
-      },
-      [this](uint32_t worker) { return channels_[worker]->Flush(In(kFlushTime)); }));
+  const auto job = [&](uint32_t worker, size_t index) {
+    PageShipper& shipper = *shippers_[worker];
+    const Slice& slice = pool_.slices()[index];
+    if (!quiesce) return shipper.Ship(slice, by);
+    return shipper.ShipCollected(slice.region, collected_[index]);
+  };
+  const auto finish = [this](uint32_t worker) { return shippers_[worker]->Confirm(); };
+  absl::Status status = pool_.Run(job, finish);
+  while (!status.ok()) {
+    const bool by_channel =
+        std::any_of(shippers_.begin(), shippers_.end(),
+                    [](const auto& shipper) { return shipper->channel_failed(); });
+    if (!by_channel || cancel_.requested()) return status;
+    RETURN_IF_ERROR(GoOnOverOtherChannels(status));
+    status = pool_.Run(job, finish, WorkerPool::From::kWhereItFailed);
+  }
   report.ms = MillisecondsBetween(start, Clock::now());
   report.pages = PageCount(shipped_.sent.load() - sent_before);
   report.zero_pages = PageCount(shipped_.zero.load() - zero_before);

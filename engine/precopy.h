@@ -4,7 +4,9 @@
 // limit, and in whether the guest runs.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -23,10 +25,15 @@
 
 namespace ramferry {
 
+using PageChannels = std::vector<std::unique_ptr<PageChannel>>;
+// As many channels over another transport, in place of those that failed with `why`.
+using ReplaceChannels = std::function<absl::StatusOr<PageChannels>(const absl::Status& why)>;
+
 class Precopy {
  public:
-  // One worker for each channel. The guest's tracking has been started.
-  Precopy(SourceGuest& guest, std::vector<std::unique_ptr<PageChannel>> channels,
+  // One worker for each channel. The guest's tracking has been started. When a channel fails, all
+  // are replaced, what they had not confirmed is sent again, and the round goes on where it was.
+  Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels replace,
           const MigrationOptions& options, const Cancellation& cancel);
   ~Precopy();
 
@@ -53,7 +60,14 @@ class Precopy {
   [[nodiscard]] absl::Status CollectQuiesced(CollectBy by);
 
   SourceGuest& guest_;
-  std::vector<std::unique_ptr<PageChannel>> channels_;
+  // Puts shippers on the channels; what `unconfirmed` names is sent first.
+  void UseChannels(PageChannels channels);
+  [[nodiscard]] absl::Status GoOnOverOtherChannels(const absl::Status& why);
+
+  mutable std::mutex mutex_;  // guards the replacement of channels_ against Abort
+  PageChannels channels_;
+  ReplaceChannels replace_;
+  ByteCount wire_bytes_before_;  // of channels that were replaced
   LandedMap landed_;
   TokenBucket rate_;
   const Cancellation& cancel_;

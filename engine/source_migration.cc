@@ -29,7 +29,10 @@ constexpr seconds kVerifyTime{600};
 
 }  // namespace
 
-SourceMigration::SourceMigration(SourceContext context) : context_(std::move(context)) {
+SourceMigration::SourceMigration(SourceContext context)
+    : context_(std::move(context)),
+      transports_(context_.guest, context_.control, context_.connectors, context_.observer,
+                  context_.options) {
   const GuestDescription& guest = context_.guest.description();
   report_.migration_id = NewUuid();
   report_.guest = guest.name;
@@ -111,7 +114,10 @@ absl::Status SourceMigration::RunStages() {
   RETURN_IF_ERROR(Enter(Stage::kPreCopy));
   RETURN_IF_ERROR(WriteJournal(Phase::kTracking));
   RETURN_IF_ERROR(context_.guest.StartTracking());
-  Precopy precopy(context_.guest, std::move(channels), context_.options, context_.cancel);
+  Precopy precopy(
+      context_.guest, std::move(channels),
+      [this](const absl::Status& why) { return transports_.Replace(why); }, context_.options,
+      context_.cancel);
   // A cancellation must not wait for a slow peer.
   const std::jthread watcher([&precopy, this](const std::stop_token& stop) {
     while (!stop.stop_requested() && !context_.cancel.requested()) {
@@ -123,6 +129,8 @@ absl::Status SourceMigration::RunStages() {
   if (status.ok()) status = StopAndCopy(precopy);
   if (status.ok()) status = Commitment();
   report_.bytes_sent = precopy.wire_bytes();
+  report_.transport = transports_.chosen().transport;
+  report_.encrypted = transports_.chosen().encrypted;
   // What a cancellation broke is only its consequence.
   if (!status.ok() && context_.cancel.requested()) return context_.cancel.status();
   return status;
@@ -143,7 +151,7 @@ absl::Status SourceMigration::Introduce() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> SourceMigration::ReserveAndConnect() {
+absl::StatusOr<PageChannels> SourceMigration::ReserveAndConnect() {
   Reserve reserve{
       .guest = context_.guest.description(),
       .channels = context_.options.workers > 0 ? context_.options.workers : DefaultWorkers()};
@@ -151,30 +159,11 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> SourceMigration::Reser
     reserve.transports.push_back(connector->transport());
   }
   RETURN_IF_ERROR(context_.control.Send(reserve));
-  ASSIGN_OR_RETURN(const Reserved reserved, Expect<Reserved>(In(context_.options.answer_time)));
-  absl::Status failure = absl::FailedPreconditionError(fmt::format(
-      "the destination offers none of the transports {}", fmt::join(reserve.transports, ", ")));
-  for (ChannelConnector* connector : context_.connectors) {
-    for (ChannelOffer offer : reserved.offers) {
-      if (offer.transport != connector->transport()) continue;
-      if (offer.address.empty()) offer.address = context_.control.peer_address();
-      auto channels =
-          connector->Connect(offer, context_.guest.regions(), In(context_.options.answer_time));
-      if (channels.ok() && !channels->empty()) {
-        report_.transport = offer.transport;
-        report_.encrypted = offer.encrypted;
-        report_.workers = static_cast<uint32_t>(channels->size());
-        context_.observer.OnNote(fmt::format("{} page channel{} over {}{}", channels->size(),
-                                             channels->size() == 1 ? "" : "s", offer.transport,
-                                             offer.encrypted ? ", encrypted" : ", not encrypted"));
-        return channels;
-      }
-      failure = channels.status();
-      context_.observer.OnNote(
-          fmt::format("{} does not work: {}", offer.transport, Message(failure)));
-    }
-  }
-  return failure;
+  ASSIGN_OR_RETURN(Reserved reserved, Expect<Reserved>(In(context_.options.answer_time)));
+  transports_.SetOffers(std::move(reserved.offers));
+  ASSIGN_OR_RETURN(PageChannels channels, transports_.Connect());
+  report_.workers = static_cast<uint32_t>(channels.size());
+  return channels;
 }
 
 void SourceMigration::NoteRound(RoundReport round) {

@@ -22,6 +22,7 @@
 #include "engine/precopy.h"
 #include "engine/report.h"
 #include "engine/stage.h"
+#include "engine/transport_choice.h"
 #include "hypervisor-glue/guest.h"
 #include "transport/control_channel.h"
 #include "transport/page_channel.h"
@@ -62,10 +63,10 @@ class SourceMigration {
   template <class Message>
   [[nodiscard]] absl::StatusOr<Message> Expect(Deadline deadline);
 
-  [[nodiscard]] absl::Status Introduce();  // stage 0
-  [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> ReserveAndConnect();
-  [[nodiscard]] absl::Status PreCopy(Precopy& precopy);      // stage 2
-  [[nodiscard]] absl::Status StopAndCopy(Precopy& precopy);  // stage 3
+  [[nodiscard]] absl::Status Introduce();                          // stage 0
+  [[nodiscard]] absl::StatusOr<PageChannels> ReserveAndConnect();  // stage 1
+  [[nodiscard]] absl::Status PreCopy(Precopy& precopy);            // stage 2
+  [[nodiscard]] absl::Status StopAndCopy(Precopy& precopy);        // stage 3
   [[nodiscard]] absl::Status StopGuest(Precopy& precopy);
   [[nodiscard]] absl::Status Commitment();  // stage 4
   [[nodiscard]] absl::Status RunStages();   // 0 to 4
@@ -79,6 +80,7 @@ class SourceMigration {
 
   SourceContext context_;
   StageMachine stages_;
+  TransportChoice transports_;
   MigrationReport report_;
   JournalEntry entry_;
   DowntimeModel model_;

@@ -33,9 +33,9 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-absl::Status WorkerPool::Run(SliceJob job, FinishJob finish) {
+absl::Status WorkerPool::Run(SliceJob job, FinishJob finish, From from) {
   std::unique_lock lock(mutex_);
-  queue_.Refill();
+  if (from == From::kStart) queue_.Refill();
   job_ = std::move(job);
   finish_ = std::move(finish);
   result_ = absl::OkStatus();

@@ -32,7 +32,10 @@ class WorkerPool {
   WorkerPool(uint32_t workers, std::vector<Slice> slices);
   ~WorkerPool();
 
-  [[nodiscard]] absl::Status Run(SliceJob job, FinishJob finish = nullptr);
+  // `from`: all slices, or only those that no worker had begun when the last Run failed.
+  enum class From { kStart, kWhereItFailed };
+  [[nodiscard]] absl::Status Run(SliceJob job, FinishJob finish = nullptr,
+                                 From from = From::kStart);
   [[nodiscard]] const std::vector<Slice>& slices() const { return queue_.slices(); }
   [[nodiscard]] uint32_t workers() const { return static_cast<uint32_t>(threads_.size()); }
 

@@ -9,6 +9,8 @@
 //   Reserve             ->
 //                       <-                Reserved | Refused   stage 1
 //   RoundNote*          ->                                     stage 2 (pages go over the channels)
+//   DropTransport       ->                                     only when a transport fails
+//                       <-                TransportDropped
 //   DeviceState*        ->
 //   Paused, DeviceState*->                                     stage 3
 //   ImageComplete       ->
@@ -69,6 +71,15 @@ struct RoundNote {
   PageCount pages;     // sent in it
   PageCount dirty;     // dirty at its end
 };
+// The channels of this transport have failed; the migration goes on over another one that was
+// offered. Nothing may land by the old ones once TransportDropped has been sent: what they still
+// had under way could come after, and over, what is sent again.
+struct DropTransport {
+  std::string transport;  // as in ChannelOffer
+};
+struct TransportDropped {
+  std::string transport;
+};
 struct DeviceState {
   std::vector<std::byte> bytes;  // at most kMaxDeviceStateChunk
 };
@@ -98,9 +109,9 @@ struct Abort {
   std::string reason;
 };
 
-using ControlMessage =
-    std::variant<Hello, HelloReply, Reserve, Reserved, Refused, RoundNote, DeviceState, Paused,
-                 ImageComplete, Holding, HandOver, Activated, HandedBack, Abort>;
+using ControlMessage = std::variant<Hello, HelloReply, Reserve, Reserved, Refused, RoundNote,
+                                    DeviceState, Paused, ImageComplete, Holding, HandOver,
+                                    Activated, HandedBack, Abort, DropTransport, TransportDropped>;
 
 // The message's name, for errors and logs.
 [[nodiscard]] const char* NameOf(const ControlMessage& message);

@@ -63,6 +63,8 @@ inline std::vector<ControlMessage> SampleMessages() {
       Activated{.resume_ms = 1.5},
       HandedBack{"its memory file vanished"},
       Abort{"interrupted by the user"},
+      DropTransport{"rdma"},
+      TransportDropped{"rdma"},
   };
 }
 

@@ -110,6 +110,12 @@ struct Encoder {
   }
   void operator()(const HandedBack& m) const { frame.mutable_handed_back()->set_reason(m.reason); }
   void operator()(const Abort& m) const { frame.mutable_abort()->set_reason(m.reason); }
+  void operator()(const DropTransport& m) const {
+    frame.mutable_drop_transport()->set_transport(m.transport);
+  }
+  void operator()(const TransportDropped& m) const {
+    frame.mutable_transport_dropped()->set_transport(m.transport);
+  }
 };
 
 Refused Presentable(const Refused& refused) {
@@ -226,6 +232,10 @@ absl::StatusOr<ControlMessage> FromWire(const v1::Frame& frame) {
       return HandedBack{frame.handed_back().reason()};
     case v1::Frame::kAbort:
       return Abort{frame.abort().reason()};
+    case v1::Frame::kDropTransport:
+      return DropTransport{frame.drop_transport().transport()};
+    case v1::Frame::kTransportDropped:
+      return TransportDropped{frame.transport_dropped().transport()};
     case v1::Frame::KIND_NOT_SET:
       break;
   }

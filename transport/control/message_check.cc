@@ -201,6 +201,12 @@ struct Checker {
   }
   absl::Status operator()(const HandedBack& m) const { return CheckReason("reason", m.reason); }
   absl::Status operator()(const Abort& m) const { return CheckReason("reason", m.reason); }
+  absl::Status operator()(const DropTransport& m) const {
+    return CheckNeededName("transport", m.transport);
+  }
+  absl::Status operator()(const TransportDropped& m) const {
+    return CheckNeededName("transport", m.transport);
+  }
   absl::Status operator()(const Paused&) const { return absl::OkStatus(); }
   absl::Status operator()(const HandOver&) const { return absl::OkStatus(); }
 };

@@ -1,0 +1,27 @@
+// Which transports this build, host and configuration have, for either side: the one place of the
+// product that knows transports by name.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cli/settings.h"
+#include "transport/page_channel.h"
+
+namespace ramferry {
+
+// For the source, in order of preference: RDMA where this host can and the settings allow it, then
+// TCP, encrypted unless the settings, or a destination that is this machine, say otherwise. RDMA is
+// never encrypted: with encryption "on" it is left out. FailedPrecondition: what was asked for is
+// not there.
+[[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<ChannelConnector>>> MakeConnectors(
+    const std::string& destination_host, const Settings& settings);
+
+// For the destination: everything that a source may choose from. In automatic encryption only this
+// machine itself may send in the clear over TCP.
+[[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<ChannelListener>>> MakeListeners(
+    const Settings& settings);
+
+}  // namespace ramferry

@@ -1,0 +1,56 @@
+// Opens the page channels of a migration: over the first transport that works, and over the next
+// one when that fails later.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/observer.h"
+#include "engine/options.h"
+#include "engine/precopy.h"
+#include "hypervisor-glue/guest.h"
+#include "transport/control_channel.h"
+#include "transport/page_channel.h"
+
+namespace ramferry {
+
+class TransportChoice {
+ public:
+  // `connectors` in order of preference. All must outlive this object.
+  TransportChoice(SourceGuest& guest, ControlChannel& control,
+                  const std::vector<ChannelConnector*>& connectors, MigrationObserver& observer,
+                  const MigrationOptions& options)
+      : guest_(guest),
+        control_(control),
+        connectors_(connectors),
+        observer_(observer),
+        options_(options) {}
+
+  // What the destination offered; before Connect.
+  void SetOffers(std::vector<ChannelOffer> offers) { offers_ = std::move(offers); }
+
+  // Channels over the best transport not tried yet, each proven by a round trip. The last failure
+  // when there is none left.
+  [[nodiscard]] absl::StatusOr<PageChannels> Connect();
+  // The same after the channels in use have failed with `why`: nothing can land by them any more
+  // when this returns OK.
+  [[nodiscard]] absl::StatusOr<PageChannels> Replace(const absl::Status& why);
+
+  [[nodiscard]] const ChannelOffer& chosen() const { return chosen_; }
+
+ private:
+  [[nodiscard]] absl::StatusOr<PageChannels> Try(ChannelConnector& connector, ChannelOffer offer);
+
+  SourceGuest& guest_;
+  ControlChannel& control_;
+  const std::vector<ChannelConnector*>& connectors_;
+  MigrationObserver& observer_;
+  const MigrationOptions& options_;
+  std::vector<ChannelOffer> offers_;
+  size_t next_ = 0;  // connector to try
+  ChannelOffer chosen_;
+};
+
+}  // namespace ramferry
