@@ -6,6 +6,8 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "fmt/format.h"
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
 
 namespace ramferry {
 namespace {

@@ -7,7 +7,6 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
 pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
 pkg_check_modules(grpcpp REQUIRED IMPORTED_TARGET grpc++)
@@ -17,7 +16,6 @@ find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
 
 ramferry_finding("gRPC" "${grpcpp_VERSION}" "control channel (mutual TLS)")
 ramferry_finding("OpenSSL" "${OPENSSL_VERSION}" "certificates, encrypted TCP page channels")
-ramferry_finding("hwloc" "${hwloc_VERSION}" "pinned workers")
 ramferry_finding("Highway" "${hwy_VERSION}" "SIMD zero-page scan")
 
 # What only a developer's build needs.

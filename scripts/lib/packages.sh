@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 BUILD_PACKAGES=(build-essential cmake ninja-build ccache pkg-config git
-  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libssl-dev libabsl-dev libhwloc-dev
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libssl-dev libabsl-dev
   libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libhwy-dev
   libibverbs-dev librdmacm-dev)
 DEMO_PACKAGES=(qemu-system-x86 qemu-system-common)
