@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -307,31 +308,40 @@ TEST_F(ControlConnection, a_connection_that_breaks_is_noticed_on_both_sides) {
 }
 
 TEST_F(ControlConnection, verdicts_are_asked_for_and_confirmed_by_the_proven_peer) {
-  std::string asked;
-  std::string confirmed;
+  std::mutex mutex;
+  std::vector<std::string> asked;
+  Verdict verdict = Verdict::kUnknown;
+  absl::Status confirmation;
   service_.settle = [&](const std::string& id, const std::string& peer) {
-    asked = id + " " + peer;
-    return Verdict::kOwned;
+    const std::lock_guard lock(mutex);
+    asked.push_back("settle " + id + " " + peer);
+    return verdict;
   };
-  service_.confirm = [&](const std::string& id, const std::string& peer) -> absl::Status {
-    confirmed = id + " " + peer;
-    return absl::OkStatus();
+  service_.confirm = [&](const std::string& id, const std::string& peer) {
+    const std::lock_guard lock(mutex);
+    asked.push_back("confirm " + id + " " + peer);
+    return confirmation;
   };
   Serve(Echo);
-  auto verdict = AskVerdict(Options(), kId);
-  ASSERT_TRUE(verdict.ok()) << verdict.status();
-  EXPECT_EQ(*verdict, Verdict::kOwned);
-  EXPECT_TRUE(ConfirmVerdict(Options(), kId).ok());
-  EXPECT_EQ(asked, std::string(kId) + " alpha.example");
-  EXPECT_EQ(confirmed, asked);
-  for (const Verdict expected : {Verdict::kUnknown, Verdict::kUndecided, Verdict::kReleased}) {
-    service_.settle = [&](const std::string&, const std::string&) { return expected; };
-    EXPECT_EQ(AskVerdict(Options(), kId).value(), expected);
+  for (const Verdict expected :
+       {Verdict::kUnknown, Verdict::kUndecided, Verdict::kOwned, Verdict::kReleased}) {
+    {
+      const std::lock_guard lock(mutex);
+      verdict = expected;
+    }
+    auto answer = AskVerdict(Options(), kId);
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(*answer, expected);
   }
+  EXPECT_TRUE(ConfirmVerdict(Options(), kId).ok());
   EXPECT_EQ(AskVerdict(Options(), "../x").status().code(), Code::kInvalidArgument);
-  service_.confirm = [&](const std::string&, const std::string&) -> absl::Status {
-    return absl::ResourceExhaustedError("the disk is full");
-  };
+  {
+    const std::lock_guard lock(mutex);
+    ASSERT_EQ(asked.size(), 5u);
+    EXPECT_EQ(asked.front(), std::string("settle ") + kId + " alpha.example");
+    EXPECT_EQ(asked.back(), std::string("confirm ") + kId + " alpha.example");
+    confirmation = absl::ResourceExhaustedError("the disk is full");
+  }
   EXPECT_THAT(std::string(ConfirmVerdict(Options(), kId).message()), HasSubstr("the disk is full"));
   const ControlClientOptions gone = Options();
   server_.reset();

@@ -106,7 +106,8 @@ bool AddExtension(X509* certificate, X509* issuer, int nid, const std::string& v
 // A new key, and a certificate for it with everything but its extensions and signature.
 absl::StatusOr<KeyAndCertificate> Unsigned(const std::string& common_name, int days) {
   ERR_clear_error();
-  KeyAndCertificate made{EvpPkeyPtr(EVP_EC_gen("P-256")), X509Ptr(X509_new())};
+  KeyAndCertificate made{EvpPkeyPtr(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256")),
+                         X509Ptr(X509_new())};
   const BignumPtr serial(BN_new());
   X509* x = made.certificate.get();
   // A random serial number of 127 bits: positive, and at most 20 octets (RFC 5280, 4.1.2.2).
