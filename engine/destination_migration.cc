@@ -16,12 +16,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// Between messages that must follow at once.
-constexpr seconds kAnswerTime{30};
 // For the hypervisor to load its devices.
 constexpr seconds kLoadTime{60};
-// A source that holds its guest stopped has no reason to wait longer than this with its next word.
-constexpr seconds kOwnershipTime{60};
 // How often a wait looks at a cancellation.
 constexpr milliseconds kGlance{200};
 // Device state that is held back in memory: QEMU's is under 1 MiB, graphics and many queues add
@@ -90,7 +86,7 @@ absl::Status DestinationMigration::Run(ControlChannel& control) {
 }
 
 absl::Status DestinationMigration::Greet() {
-  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(kAnswerTime)));
+  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(context_.answer_time)));
   const auto* hello = std::get_if<Hello>(&message);
   if (hello == nullptr) return Unexpected(message, "Hello");
   const uint32_t version = std::min(hello->newest_version, kProtocolVersion);
@@ -119,7 +115,7 @@ absl::Status DestinationMigration::Greet() {
 }
 
 absl::Status DestinationMigration::TakeReservation() {
-  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(kAnswerTime)));
+  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(context_.answer_time)));
   const auto* reserve = std::get_if<Reserve>(&message);
   if (reserve == nullptr) return Unexpected(message, "Reserve");
   entry_.guest = reserve->guest.name;
@@ -194,6 +190,7 @@ absl::Status DestinationMigration::CompleteImage(const ImageComplete& complete) 
   RETURN_IF_ERROR(guest_->LoadDeviceState(held_state_));
   RETURN_IF_ERROR(guest_->FinishDeviceState(In(kLoadTime)));
   RETURN_IF_ERROR(WriteJournal(Phase::kHolding));
+  may_be_asked_ = true;
   return control_->Send(Holding{.device_state_ms = MillisecondsBetween(verified, Clock::now()),
                                 .verified = !complete.digests.empty()});
 }
@@ -220,7 +217,7 @@ absl::Status DestinationMigration::Verify(const std::vector<SliceDigest>& digest
 }
 
 absl::Status DestinationMigration::AwaitOwnership() {
-  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(kOwnershipTime)));
+  ASSIGN_OR_RETURN(const ControlMessage message, Receive(In(context_.ownership_time)));
   if (std::holds_alternative<HandOver>(message)) return absl::OkStatus();
   return Unexpected(message, "HandOver");
 }
@@ -265,9 +262,12 @@ void DestinationMigration::Release(const absl::Status& why) {
       context_.observer.OnNote(Message(gone));
     }
   }
-  if (journaled_) {
-    // The source may still ask: it does so only if it had sent its ownership message.
+  if (may_be_asked_) {
     WriteJournal(Phase::kReleased).IgnoreError();
+  } else if (journaled_) {
+    // A source that was never told "holding" never sent its ownership message: it will not ask, and
+    // nobody would ever confirm the record.
+    context_.journal.Remove(entry_.migration_id, Role::kDestination).IgnoreError();
   }
   control_->Send(Refused{.reasons = {Message(why)}}).IgnoreError();
 }

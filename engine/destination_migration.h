@@ -8,6 +8,7 @@
 // certainly never ran may be given back, and in so many words (HandedBack, or Verdict::kReleased).
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,6 +40,11 @@ struct DestinationContext {
   const Journal& journal;
   DestinationObserver& observer;
   const Cancellation& cancel;  // before the ownership message: gives the guest up
+  // Between messages that must follow at once.
+  std::chrono::milliseconds answer_time{30'000};
+  // A source that holds its guest stopped has no reason to wait longer than this with its next
+  // word.
+  std::chrono::milliseconds ownership_time{60'000};
 };
 
 class DestinationMigration {
@@ -71,6 +77,7 @@ class DestinationMigration {
   uint64_t state_bytes_ = 0;
   bool paused_ = false;
   bool journaled_ = false;
+  bool may_be_asked_ = false;  // the source may have sent its ownership message
 };
 
 // What the journal says about a migration, for ControlService::Settle. A migration whose ramferry

@@ -27,9 +27,9 @@ struct MigrationOptions {
   // Compare the whole memory on both sides after the last page, while the guest is stopped.
   bool verify = false;
   // How long the peer may take over an answer before it counts as lost.
-  std::chrono::seconds answer_time{30};
+  std::chrono::milliseconds answer_time{30'000};
   // How long the source asks by itself when the answer to its ownership message was lost.
-  std::chrono::seconds settle_time{30};
+  std::chrono::milliseconds settle_time{30'000};
 };
 
 // Workers for options.workers == 0: half the CPUs this process may use (the guest needs the

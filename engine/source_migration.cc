@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <future>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -118,10 +120,14 @@ absl::Status SourceMigration::RunStages() {
       context_.guest, std::move(channels),
       [this](const absl::Status& why) { return transports_.Replace(why); }, context_.options,
       context_.cancel);
-  // A cancellation must not wait for a slow peer.
+  // A cancellation must not wait for a slow peer. Nor must the guest, which stands still when this
+  // thread ends: the wait is interruptible.
   const std::jthread watcher([&precopy, this](const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any stopped;
+    std::unique_lock lock(mutex);
     while (!stop.stop_requested() && !context_.cancel.requested()) {
-      std::this_thread::sleep_for(milliseconds(20));
+      stopped.wait_for(lock, stop, milliseconds(20), [] { return false; });
     }
     if (context_.cancel.requested() && SourceOwns(stages_.stage())) precopy.Abort();
   });
