@@ -119,19 +119,20 @@ absl::Status Assign(const Key& key, const toml::node& node, Settings& settings) 
 }
 
 absl::Status AssignTable(const toml::table& table, const std::string& section, Settings& settings) {
-  for (const auto& [name, node] : table) {
+  for (const auto& [table_key, node] : table) {
+    const std::string name(table_key.str());
     if (section.empty() && node.is_table()) {
-      RETURN_IF_ERROR(AssignTable(*node.as_table(), std::string(name.str()), settings));
+      RETURN_IF_ERROR(AssignTable(*node.as_table(), name, settings));
       continue;
     }
     const auto& keys = Keys();
     const auto key = std::find_if(keys.begin(), keys.end(), [&](const Key& candidate) {
-      return section == candidate.section && name.str() == candidate.name;
+      return section == candidate.section && name == candidate.name;
     });
     if (key == keys.end()) {
       return absl::InvalidArgumentError(
           fmt::format("unknown key '{}{}{}' (`ramferry config` prints all)", section,
-                      section.empty() ? "" : ".", std::string(name.str())));
+                      section.empty() ? "" : ".", name));
     }
     RETURN_IF_ERROR(Assign(*key, node, settings));
   }
@@ -141,6 +142,11 @@ absl::Status AssignTable(const toml::table& table, const std::string& section, S
 std::string Quoted(const std::string& text) {
   std::string quoted = "\"";
   for (const char c : text) {
+    // TOML allows no control character but the tab in a string.
+    if ((c >= 0 && c < ' ' && c != '\t') || c == '\x7f') {
+      quoted += fmt::format("\\u{:04x}", static_cast<int>(c));
+      continue;
+    }
     if (c == '"' || c == '\\') quoted += '\\';
     quoted += c;
   }
