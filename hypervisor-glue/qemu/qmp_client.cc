@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -39,6 +40,23 @@ absl::Status SendAll(int socket, std::string_view bytes, int fd) {
     fd = -1;
   }
   return absl::OkStatus();
+}
+
+// QEMU takes one client at a time. A few more can connect and wait; for the next, and for those
+// that have gone since, connect(2) itself would wait: for this long at most (0: for ever).
+absl::Status LimitSending(int socket, int milliseconds) {
+  const timeval limit{.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
+  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) != 0) {
+    return ErrnoStatus(errno, "cannot set a time limit on a socket");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MonitorTaken(const std::string& path) {
+  return absl::DeadlineExceededError(
+      fmt::format("QEMU does not greet on {}: another client is connected to this monitor; give "
+                  "Ramferry one of its own (a second -qmp)",
+                  path));
 }
 
 // QEMU stamps events with the wall clock; the time that has passed since is the same on ours.
@@ -109,12 +127,15 @@ absl::StatusOr<std::unique_ptr<QmpClient>> QmpClient::Connect(const std::string&
   path.copy(address.sun_path, path.size());
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return ErrnoStatus(errno, "cannot make a socket");
+  RETURN_IF_ERROR(LimitSending(socket.get(), std::max(MillisecondsLeft(deadline), 1)));
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (errno == EAGAIN) return MonitorTaken(path);
     return ErrnoStatus(errno,
                        fmt::format("cannot connect to the QMP socket {} (is QEMU running, with "
                                    "-qmp unix:{},server=on,wait=off ?)",
                                    path, path));
   }
+  RETURN_IF_ERROR(LimitSending(socket.get(), 0));
   ucred peer{};
   socklen_t size = sizeof peer;
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
@@ -123,12 +144,7 @@ absl::StatusOr<std::unique_ptr<QmpClient>> QmpClient::Connect(const std::string&
   std::unique_ptr<QmpClient> client(new QmpClient(std::move(socket), path, peer.pid));
   client->waiting_for_ = "its greeting";
   auto greeting = client->ReadReply(deadline, "its greeting");
-  if (absl::IsDeadlineExceeded(greeting.status())) {
-    return absl::DeadlineExceededError(
-        fmt::format("QEMU does not greet on {}: another client is connected to this monitor; give "
-                    "Ramferry one of its own (a second -qmp)",
-                    path));
-  }
+  if (absl::IsDeadlineExceeded(greeting.status())) return MonitorTaken(path);
   if (!greeting.ok()) return greeting.status();
   if (!greeting->contains("QMP")) {
     return absl::InvalidArgumentError(path + " is not a QMP socket: it sent no QMP greeting");

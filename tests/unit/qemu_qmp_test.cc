@@ -83,6 +83,22 @@ TEST(QmpConnect, silence_means_that_another_client_has_the_monitor) {
   EXPECT_THAT(client.status().message(), HasSubstr("-qmp"));
 }
 
+// QEMU's listener takes no more than two who wait, and forgets none that has gone.
+TEST(QmpConnect, monitor_taken_for_long_does_not_hold_us_up_for_ever) {
+  TestDirectory directory;
+  const std::string path = directory.File("qmp");
+  const UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{.sun_family = AF_UNIX};
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  for (int i = 0; i < 4; ++i) {
+    const auto client = QmpClient::Connect(path, In(kMoment));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(client.status())) << client.status();
+    EXPECT_THAT(client.status().message(), HasSubstr("another client"));
+  }
+}
+
 TEST(QmpConnect, something_else_behind_the_socket_is_named) {
   for (const char* greeting : {"220 mail ready", "[]", "{\"hello\": 1}", "{\"return\": {}}"}) {
     FakeQmpServer other(greeting);
