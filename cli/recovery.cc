@@ -19,7 +19,7 @@ std::string QmpPathOf(const std::string& locator) {
 
 absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& journal) {
   auto guest = QemuSource::TakeUp(QmpPathOf(entry.locator), entry.undo, entry.running);
-  if (absl::IsNotFound(guest.status()) || absl::IsUnavailable(guest.status())) {
+  if (SaysThatQemuHasEnded(guest.status())) {
     RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
     return fmt::format("guest {} is gone: its QEMU has ended since", entry.guest);
   }
@@ -32,6 +32,7 @@ absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& j
 
 absl::StatusOr<std::string> LetGo(const JournalEntry& entry, const Journal& journal) {
   auto guest = QemuSource::TakeUp(QmpPathOf(entry.locator), entry.undo, entry.running);
+  if (!guest.ok() && !SaysThatQemuHasEnded(guest.status())) return guest.status();
   if (guest.ok()) RETURN_IF_ERROR((*guest)->Commit());
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
   return fmt::format("guest {} runs on {}; what was left of it here is removed", entry.guest,

@@ -65,11 +65,14 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
   }
   const std::string stem = options_.runtime_directory + "/" + definition->name;
   const std::string qmp_path = definition->qmp.empty() ? stem + ".qmp" : definition->qmp;
-  if (QmpClient::Connect(qmp_path, In(kConnectTime)).ok()) {
+  // Another QEMU on the same memory file would be the end of the guest in it.
+  const auto other = QmpClient::Connect(qmp_path, In(kConnectTime));
+  if (other.ok() || absl::IsDeadlineExceeded(other.status())) {
     return absl::AlreadyExistsError(
         fmt::format("a QEMU for guest '{}' already runs on the destination (QMP socket {})",
                     description.name, qmp_path));
   }
+  if (!SaysThatQemuHasEnded(other.status())) return other.status();
   ::unlink(qmp_path.c_str());
   std::vector<std::string> argv = definition->argv;
   for (const std::string& word :

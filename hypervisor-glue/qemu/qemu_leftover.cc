@@ -38,6 +38,7 @@ absl::Status QemuDestination::Resume(const std::string& qmp_path) {
 absl::Status QemuDestination::DiscardLeftover(const std::string& qmp_path,
                                               const std::string& undo) {
   auto qmp = QmpClient::Connect(qmp_path, In(kConnectTime));
+  if (!qmp.ok() && !SaysThatQemuHasEnded(qmp.status())) return qmp.status();
   if (qmp.ok()) {
     ASSIGN_OR_RETURN(const json status, (*qmp)->Execute("query-status"));
     if (Field<bool>(status, "running")) {

@@ -50,6 +50,13 @@ class QmpParser {
   std::deque<nlohmann::json> messages_;
 };
 
+// Whether QmpClient::Connect said that no QEMU is there any more, and not merely that this one
+// cannot be talked to (another client has its monitor, no rights, ...): only then may anybody act
+// as if it had ended.
+[[nodiscard]] inline bool SaysThatQemuHasEnded(const absl::Status& connect) {
+  return absl::IsNotFound(connect) || absl::IsUnavailable(connect);
+}
+
 class QmpClient {
  public:
   static constexpr std::chrono::seconds kAnswerTime{10};
