@@ -1,0 +1,181 @@
+// What a killed ramferry left behind is settled as its journal says, and never so that a guest
+// could run twice or be lost.
+#include "cli/recovery.h"
+#include "fake_qmp_server.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace ramferry {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr Phase kSourcePhases[] = {Phase::kTracking, Phase::kPausing, Phase::kHandingOver,
+                                   Phase::kGone, Phase::kReturned};
+constexpr Phase kDestinationPhases[] = {Phase::kReserved, Phase::kHolding, Phase::kActivating,
+                                        Phase::kActivated, Phase::kReleased};
+
+class Recovery : public testing::Test {
+ protected:
+  // An entry whose ramferry is dead, about a QEMU that has ended.
+  JournalEntry Entry(Role role, Phase phase) {
+    JournalEntry entry{.migration_id = "0b7c",
+                       .role = role,
+                       .phase = phase,
+                       .guest = "web1",
+                       .locator = "qemu:" + directory_.File("gone.qmp"),
+                       .peer = "192.0.2.77"};
+    EXPECT_TRUE(journal_.Write(entry).ok());
+    return entry;
+  }
+  absl::StatusOr<std::string> Settle(const JournalEntry& entry,
+                                     Resolution resolution = Resolution::kAsk) {
+    return SettleEntry(entry, resolution, settings_, journal_);
+  }
+  bool Kept(const JournalEntry& entry) {
+    return journal_.Read(entry.migration_id, entry.role).ok();
+  }
+  TestDirectory directory_;
+  Journal journal_ = *Journal::Open(directory_.File("state"));
+  Settings settings_{.ca = directory_.File("no-ca.pem")};
+};
+
+TEST_F(Recovery, work_of_a_living_ramferry_is_left_alone) {
+  const auto check = [this](Role role, Phase phase) {
+    JournalEntry entry = Entry(role, phase);
+    StampWithThisProcess(entry);
+    for (const Resolution how :
+         {Resolution::kAsk, Resolution::kRunHere, Resolution::kDiscardHere}) {
+      const auto done = Settle(entry, how);
+      EXPECT_TRUE(absl::IsFailedPrecondition(done.status())) << NameOf(phase);
+      EXPECT_THAT(done.status().message(), HasSubstr(std::to_string(::getpid())));
+      EXPECT_TRUE(Kept(entry));
+    }
+  };
+  for (const Phase phase : kSourcePhases) check(Role::kSource, phase);
+  for (const Phase phase : kDestinationPhases) check(Role::kDestination, phase);
+}
+
+TEST_F(Recovery, guest_that_never_left_is_not_discarded) {
+  for (const Phase phase : {Phase::kTracking, Phase::kPausing, Phase::kReturned}) {
+    const JournalEntry entry = Entry(Role::kSource, phase);
+    EXPECT_TRUE(absl::IsFailedPrecondition(Settle(entry, Resolution::kDiscardHere).status()));
+    EXPECT_TRUE(Kept(entry));
+  }
+}
+
+TEST_F(Recovery, guest_that_runs_elsewhere_is_not_run_here) {
+  const JournalEntry entry = Entry(Role::kSource, Phase::kGone);
+  const auto done = Settle(entry, Resolution::kRunHere);
+  EXPECT_TRUE(absl::IsFailedPrecondition(done.status()));
+  EXPECT_THAT(done.status().message(), HasSubstr("192.0.2.77"));
+  EXPECT_TRUE(Kept(entry));
+}
+
+TEST_F(Recovery, guest_that_was_never_handed_over_is_not_run_by_the_destination) {
+  for (const Phase phase : {Phase::kReserved, Phase::kHolding}) {
+    const JournalEntry entry = Entry(Role::kDestination, phase);
+    EXPECT_TRUE(absl::IsFailedPrecondition(Settle(entry, Resolution::kRunHere).status()));
+    EXPECT_TRUE(Kept(entry));
+  }
+}
+
+TEST_F(Recovery, qemu_that_has_ended_on_the_source_is_no_longer_waited_for) {
+  for (const Phase phase : {Phase::kTracking, Phase::kPausing, Phase::kReturned, Phase::kGone}) {
+    const JournalEntry entry = Entry(Role::kSource, phase);
+    const auto done = Settle(entry);
+    ASSERT_TRUE(done.ok()) << done.status();
+    EXPECT_THAT(*done, HasSubstr("web1"));
+    EXPECT_FALSE(Kept(entry));
+  }
+}
+
+TEST_F(Recovery, doubt_stays_when_the_other_host_cannot_be_asked) {
+  const JournalEntry entry = Entry(Role::kSource, Phase::kHandingOver);
+  EXPECT_FALSE(Settle(entry).ok());
+  EXPECT_TRUE(Kept(entry));
+}
+
+TEST_F(Recovery, reservation_that_was_broken_off_is_given_up_for_good) {
+  for (const Phase phase : {Phase::kReserved, Phase::kHolding}) {
+    const JournalEntry entry = Entry(Role::kDestination, phase);
+    ASSERT_TRUE(Settle(entry).ok());
+    const auto kept = journal_.Read(entry.migration_id, entry.role);
+    ASSERT_TRUE(kept.ok());  // the source may ask
+    EXPECT_EQ(kept->phase, Phase::kReleased);
+  }
+}
+
+TEST_F(Recovery, guest_that_was_about_to_run_and_whose_qemu_is_gone_is_a_persons_to_decide) {
+  const JournalEntry entry = Entry(Role::kDestination, Phase::kActivating);
+  const auto done = Settle(entry);
+  EXPECT_TRUE(absl::IsFailedPrecondition(done.status()));
+  EXPECT_THAT(done.status().message(), HasSubstr("--discard-here"));
+  EXPECT_EQ(journal_.Read(entry.migration_id, entry.role)->phase, Phase::kActivating);
+}
+
+TEST_F(Recovery, guest_that_runs_after_all_is_ours) {
+  FakeQmpServer qemu;
+  qemu.Return("query-status", {{"status", "running"}, {"running", true}});
+  JournalEntry entry = Entry(Role::kDestination, Phase::kActivating);
+  entry.locator = "qemu:" + qemu.path();
+  const auto done = Settle(entry);
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(journal_.Read(entry.migration_id, entry.role)->phase, Phase::kActivated);
+  EXPECT_EQ(qemu.commands().size(), 1u);  // nothing but the question
+}
+
+TEST_F(Recovery, guest_that_was_told_to_run_and_does_not_is_run) {
+  FakeQmpServer qemu;
+  qemu.Return("query-status", {{"status", "inmigrate"}, {"running", false}});
+  qemu.Return("cont", nlohmann::json::object());
+  qemu.Return("announce-self", nlohmann::json::object());
+  JournalEntry entry = Entry(Role::kDestination, Phase::kActivating);
+  entry.locator = "qemu:" + qemu.path();
+  ASSERT_TRUE(Settle(entry).ok());
+  EXPECT_EQ(journal_.Read(entry.migration_id, entry.role)->phase, Phase::kActivated);
+}
+
+// A monitor that cannot be talked to says nothing about the guest behind it.
+TEST_F(Recovery, qemu_that_cannot_be_asked_is_not_one_that_has_ended) {
+  FakeQmpServer odd("this is no QMP");
+  for (const auto& [role, phase, how] :
+       {std::tuple{Role::kSource, Phase::kGone, Resolution::kAsk},
+        std::tuple{Role::kSource, Phase::kTracking, Resolution::kAsk},
+        std::tuple{Role::kSource, Phase::kHandingOver, Resolution::kDiscardHere},
+        std::tuple{Role::kDestination, Phase::kReserved, Resolution::kAsk},
+        std::tuple{Role::kDestination, Phase::kActivating, Resolution::kDiscardHere}}) {
+    JournalEntry entry = Entry(role, phase);
+    entry.locator = "qemu:" + odd.path();
+    ASSERT_TRUE(journal_.Write(entry).ok());
+    EXPECT_FALSE(Settle(entry, how).ok()) << NameOf(phase);
+    const auto kept = journal_.Read(entry.migration_id, entry.role);
+    ASSERT_TRUE(kept.ok()) << NameOf(phase);
+    EXPECT_EQ(kept->phase, phase);
+  }
+}
+
+TEST_F(Recovery, settled_entries_stay_until_a_person_says_otherwise) {
+  for (const Phase phase : {Phase::kActivated, Phase::kReleased}) {
+    const JournalEntry entry = Entry(Role::kDestination, phase);
+    EXPECT_TRUE(Settle(entry).ok());
+    EXPECT_TRUE(Kept(entry));
+    EXPECT_TRUE(Settle(entry, Resolution::kDiscardHere).ok());
+    EXPECT_FALSE(Kept(entry));
+  }
+}
+
+TEST_F(Recovery, every_phase_is_explained_alive_and_dead) {
+  const auto check = [this](Role role, Phase phase) {
+    JournalEntry entry = Entry(role, phase);
+    EXPECT_FALSE(Explain(entry).empty()) << NameOf(phase);
+    StampWithThisProcess(entry);
+    EXPECT_FALSE(Explain(entry).empty()) << NameOf(phase);
+  };
+  for (const Phase phase : kSourcePhases) check(Role::kSource, phase);
+  for (const Phase phase : kDestinationPhases) check(Role::kDestination, phase);
+  EXPECT_THAT(Explain(Entry(Role::kSource, Phase::kHandingOver)), HasSubstr("IN DOUBT"));
+}
+
+}  // namespace
+}  // namespace ramferry

@@ -1,0 +1,101 @@
+// The exit codes of the program itself for a wrong command line or configuration: 2, and a word
+// why.
+#include <sys/wait.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "fake_qmp_server.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "hypervisor-glue/qemu/qemu_process.h"
+
+namespace ramferry {
+namespace {
+
+using testing::HasSubstr;
+
+class Program : public testing::Test {
+ protected:
+  struct Result {
+    int code = -1;
+    std::string output;
+  };
+  Result Run(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), RAMFERRY_PROGRAM);
+    const std::string log = directory_.File("output");
+    const auto process = QemuProcess::Start(arguments, log);
+    EXPECT_TRUE(process.ok()) << process.status();
+    int status = 0;
+    ::waitpid((*process)->pid(), &status, 0);
+    std::ifstream file(log);
+    std::stringstream text;
+    text << file.rdbuf();
+    return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1, .output = text.str()};
+  }
+  std::string Config(const std::string& text) {
+    std::ofstream(directory_.File("site.toml")) << text;
+    return directory_.File("site.toml");
+  }
+  TestDirectory directory_;
+};
+
+TEST_F(Program, wrong_command_line_is_2) {
+  const std::vector<std::string> wrong[] = {
+      {},
+      {"fly"},
+      {"migrate"},
+      {"migrate", "qemu:/x"},
+      {"migrate", "qemu:/x", "beta", "third"},
+      {"migrate", "qemu:/x", "beta", "--colour", "red"},
+      {"migrate", "qemu:/x", "beta", "--downtime", "soon"},
+      {"migrate", "qemu:/x", "beta", "--downtime", "0"},
+      {"migrate", "qemu:/x", "beta", "--workers", "65"},
+      {"migrate", "qemu:/x", "beta", "--if-not-converging", "panic"},
+      {"migrate", "qemu:/x", "beta", "--data-encryption", "rot13"},
+      {"receive", "--port", "70000"},
+      {"resolve"},
+      {"resolve", "0b7c", "--run-here", "--discard-here"},
+      {"certs"},
+      {"demo", "--memory-mib", "1"},
+      {"--config", directory_.File("missing.toml"), "config"},
+      {"--config", Config("[migrate]\ndowntime_ms = \"x\"\n"), "config"},
+  };
+  for (const auto& arguments : wrong) {
+    const Result result = Run(arguments);
+    EXPECT_EQ(result.code, 2) << testing::PrintToString(arguments) << result.output;
+    EXPECT_FALSE(result.output.empty()) << testing::PrintToString(arguments);
+  }
+}
+
+TEST_F(Program, help_and_version_are_0) {
+  EXPECT_EQ(Run({"--help"}).code, 0);
+  EXPECT_THAT(Run({"--help"}).output, HasSubstr("Exit codes"));
+  EXPECT_EQ(Run({"migrate", "--help"}).code, 0);
+  EXPECT_THAT(Run({"--version"}).output, HasSubstr("ramferry "));
+}
+
+TEST_F(Program, configuration_in_force_is_printed_so_that_it_can_be_read_again) {
+  const std::string file = Config("[migrate]\ndowntime_ms = 77\n");
+  const Result printed = Run({"-c", file, "config"});
+  EXPECT_EQ(printed.code, 0);
+  EXPECT_THAT(printed.output, HasSubstr("downtime_ms = 77\n"));
+  EXPECT_EQ(Run({"-c", Config(printed.output), "config"}).output, printed.output);
+}
+
+TEST_F(Program, guest_that_is_not_there_is_1) {
+  const Result result = Run({"migrate", "qemu:" + directory_.File("no.qmp"), "localhost",
+                             "--state-dir", directory_.File("state")});
+  EXPECT_EQ(result.code, 1) << result.output;
+}
+
+TEST_F(Program, host_without_migrations_has_nothing_to_resolve) {
+  const std::string state = directory_.File("state");
+  EXPECT_EQ(Run({"status", "--state-dir", state}).code, 0);
+  const Result result = Run({"resolve", "0b7c", "--state-dir", state});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.output, HasSubstr("0b7c"));
+}
+
+}  // namespace
+}  // namespace ramferry
