@@ -15,6 +15,9 @@ namespace {
 
 using std::chrono::seconds;
 
+// For a source that has just lost its guest to end its QEMU and to confirm.
+constexpr seconds kConfirmTime{15};
+
 class LogObserver : public DestinationObserver {
  public:
   void OnReserved(const std::string& migration_id, const GuestDescription& guest,
@@ -71,6 +74,7 @@ int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings) 
   }
   fmt::print(stderr, "listening on {} port {}\n", settings.listen, (*receiver)->port());
   observer.Wait(arguments.once);
+  if (arguments.once) (*receiver)->AwaitConfirmations(In(kConfirmTime));
   if (const absl::Status status = (*receiver)->Stop(In(seconds(60))); !status.ok()) {
     fmt::print(stderr, "ramferry: {}\n", Message(status));
     return kExitError;

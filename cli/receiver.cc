@@ -1,6 +1,8 @@
 #include "cli/receiver.h"
 
+#include <algorithm>
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include "base/status.h"
@@ -11,6 +13,13 @@
 #include "transport/control/certificates.h"
 
 namespace ramferry {
+namespace {
+
+// For the end of a migration that the source already knows of to reach the journal.
+constexpr std::chrono::seconds kSettlingTime{5};
+constexpr std::chrono::milliseconds kSettlingStep{10};
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,
                                                           DestinationObserver& observer) {
@@ -64,6 +73,17 @@ Receiver::~Receiver() {
   Stop(In(std::chrono::seconds(30))).IgnoreError();
 }
 
+void Receiver::AwaitConfirmations(Deadline deadline) {
+  const auto unconfirmed = [this] {
+    const auto entries = journal_.ReadAll();
+    return entries.ok() &&
+           std::any_of(entries->begin(), entries->end(), [](const JournalEntry& entry) {
+             return entry.phase == Phase::kActivated && WriterLives(entry);
+           });
+  };
+  while (Clock::now() < deadline && unconfirmed()) std::this_thread::sleep_for(kSettlingStep);
+}
+
 absl::Status Receiver::Stop(Deadline deadline) {
   cancel_.Request("ramferry receive was stopped");
   return server_ != nullptr ? server_->Stop(deadline) : absl::OkStatus();
@@ -89,12 +109,19 @@ absl::StatusOr<Verdict> Receiver::Settle(const std::string& migration_id,
 }
 
 absl::Status Receiver::Confirm(const std::string& migration_id, const std::string& peer_name) {
-  const auto entry = journal_.Read(migration_id, Role::kDestination);
-  if (!entry.ok() || entry->peer != peer_name) return absl::OkStatus();
-  if (entry->phase != Phase::kActivated && entry->phase != Phase::kReleased) {
-    return absl::FailedPreconditionError("this migration is not settled here");
+  // The source may be faster than our own disk: it hears that the guest runs before that is
+  // written.
+  for (const Deadline deadline = In(kSettlingTime);;) {
+    const auto entry = journal_.Read(migration_id, Role::kDestination);
+    if (!entry.ok() || entry->peer != peer_name) return absl::OkStatus();
+    if (entry->phase == Phase::kActivated || entry->phase == Phase::kReleased) {
+      return journal_.Remove(migration_id, Role::kDestination);
+    }
+    if (!WriterLives(*entry) || Clock::now() >= deadline) {
+      return absl::FailedPreconditionError("this migration is not settled here");
+    }
+    std::this_thread::sleep_for(kSettlingStep);
   }
-  return journal_.Remove(migration_id, Role::kDestination);
 }
 
 }  // namespace ramferry

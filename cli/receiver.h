@@ -28,6 +28,9 @@ class Receiver : public ControlService {
   ~Receiver() override;
 
   [[nodiscard]] uint16_t port() const { return server_->port(); }
+  // Waits until every source has heard, and confirmed, that its guest runs here. After a deadline
+  // the journal goes on remembering it, so nothing is lost.
+  void AwaitConfirmations(Deadline deadline);
   // Gives up what is still on its way, waits for the rest.
   [[nodiscard]] absl::Status Stop(Deadline deadline);
 

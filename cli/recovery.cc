@@ -92,8 +92,13 @@ absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution r
 
 absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
   RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathOf(entry.locator), entry.undo));
-  entry.phase = Phase::kReleased;  // kept: the source may ask
-  RETURN_IF_ERROR(journal.Write(entry));
+  if (entry.phase == Phase::kReserved) {
+    // Nobody will ask: the source was never told that we hold it, and so never handed it over.
+    RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kDestination));
+  } else {
+    entry.phase = Phase::kReleased;  // kept: the source may ask
+    RETURN_IF_ERROR(journal.Write(entry));
+  }
   return fmt::format("guest {} was given up: it is {}'s", entry.guest, entry.peer);
 }
 

@@ -61,6 +61,7 @@ absl::StatusOr<ControlMessage> DestinationMigration::Receive(Deadline deadline) 
     auto message = control_->Receive(std::min(deadline, In(kGlance)));
     if (message.ok()) {
       if (const auto* abort = std::get_if<Abort>(&*message)) {
+        source_gave_up_ = true;
         return absl::AbortedError("the source gave up: " + abort->reason);
       }
       return message;
@@ -257,16 +258,14 @@ absl::Status DestinationMigration::Activate() {
 // Gives the reservation back: the guest never ran here and never will.
 void DestinationMigration::Release(const absl::Status& why) {
   for (const auto& receiver : receivers_) receiver->Stop();
-  if (guest_ != nullptr) {
-    if (const absl::Status gone = guest_->Discard(); !gone.ok()) {
-      context_.observer.OnNote(Message(gone));
-    }
-  }
-  if (may_be_asked_) {
+  absl::Status gone;
+  if (guest_ != nullptr) gone = guest_->Discard();
+  if (!gone.ok()) context_.observer.OnNote(Message(gone));
+  // A source may ask only about a guest that it may have handed over: one that it heard we hold, and
+  // that it did not itself take back. Nobody would ever confirm another record.
+  if (may_be_asked_ && !source_gave_up_) {
     WriteJournal(Phase::kReleased).IgnoreError();
-  } else if (journaled_) {
-    // A source that was never told "holding" never sent its ownership message: it will not ask, and
-    // nobody would ever confirm the record.
+  } else if (journaled_ && gone.ok()) {
     context_.journal.Remove(entry_.migration_id, Role::kDestination).IgnoreError();
   }
   control_->Send(Refused{.reasons = {Message(why)}}).IgnoreError();

@@ -78,6 +78,7 @@ class DestinationMigration {
   bool paused_ = false;
   bool journaled_ = false;
   bool may_be_asked_ = false;  // the source may have sent its ownership message
+  bool source_gave_up_ = false;  // in its own words, and so before any ownership message
 };
 
 // What the journal says about a migration, for ControlService::Settle. A migration whose ramferry
