@@ -98,7 +98,8 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
   if (!report.rounds.empty()) fmt::print("{}", FormatReport(report));
   if (!report.error.empty()) fmt::print(stderr, "ramferry: {}\n", report.error);
   if (!arguments.json.empty()) RETURN_IF_ERROR(WriteJson(report, arguments.json));
-  if (report.outcome == Outcome::kRolledBack && report.rounds.empty() && !cancel.requested()) {
+  if (report.outcome == Outcome::kRolledBack && report.stage < Stage::kPreCopy &&
+      !cancel.requested()) {
     return kExitRefused;  // no page was sent: this guest and this destination do not go together
   }
   return ExitCodeOf(report, cancel.requested());

@@ -23,6 +23,7 @@ std::string ToJson(const MigrationReport& report) {
                       {"predicted_downtime_ms", round.predicted_downtime_ms}});
   }
   const ordered_json object = {{"outcome", NameOf(report.outcome)},
+                               {"stage", NameOf(report.stage)},
                                {"error", report.error},
                                {"migration_id", report.migration_id},
                                {"guest", report.guest},

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "engine/stage.h"
 
 namespace ramferry {
 
@@ -44,7 +45,8 @@ struct DowntimeParts {
 
 struct MigrationReport {
   Outcome outcome = Outcome::kRolledBack;
-  std::string error;  // empty when migrated
+  Stage stage = Stage::kPreMigration;  // migrated: done; else the one in which it ended
+  std::string error;                   // empty when migrated
   std::string migration_id;
   std::string guest;
   std::string destination;

@@ -57,6 +57,7 @@ void SourceMigration::Settle(const absl::Status& why) {
   context_.guest.LeaveStopped().IgnoreError();
   Enter(Stage::kInDoubt).IgnoreError();
   report_.outcome = Outcome::kInDoubt;
+  report_.stage = stages_.stage();
   report_.error = fmt::format(
       "the destination got the ownership message or did not; it cannot be asked ({}). The guest "
       "stays paused here. Run `ramferry resolve {}` when the destination can be reached, or see "
@@ -69,6 +70,7 @@ void SourceMigration::FinishGone() {
   report_.outcome = Outcome::kMigrated;
   WriteJournal(Phase::kGone).IgnoreError();  // "handing over" on disk leads to the same end
   Enter(Stage::kDone).IgnoreError();
+  report_.stage = stages_.stage();
   if (const absl::Status status = context_.guest.Commit(); !status.ok()) {
     context_.observer.OnNote(Message(status));
   }
@@ -80,6 +82,7 @@ void SourceMigration::FinishGone() {
 // The guest is, or is again, the source's.
 void SourceMigration::FinishHere(const absl::Status& why) {
   report_.outcome = Outcome::kRolledBack;
+  report_.stage = stages_.stage();
   report_.error = Message(why);
   if (stages_.stage() >= Stage::kActivation) {
     // On the destination's word. If this cannot be written, the disk still says "handing over", and
