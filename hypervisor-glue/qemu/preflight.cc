@@ -111,7 +111,16 @@ std::string DiskReason(const DiskDescription& source, const DiskDescription& her
 
 std::vector<std::string> SourceReasons(const QemuInventory& inventory) {
   std::vector<std::string> reasons;
-  if (inventory.status != "running" && inventory.status != "paused") {
+  // QEMU calls a paused guest so once one of its migrations has ended, however. Where that was
+  // completed, the guest may be running elsewhere.
+  const bool came_back =
+      inventory.status == "postmigrate" && inventory.migration_status != "completed";
+  if (inventory.status == "postmigrate" && !came_back) {
+    reasons.push_back(
+        "its QEMU has completed a migration (state 'postmigrate'): the guest may run on another "
+        "host. If you know that it does not, resume it (cont) first, and pause it again if need "
+        "be");
+  } else if (inventory.status != "running" && inventory.status != "paused" && !came_back) {
     reasons.push_back(fmt::format(
         "QEMU is in state '{}', not running or paused: wait for that to end, or resume the guest "
         "(cont)",

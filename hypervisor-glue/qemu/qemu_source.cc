@@ -127,7 +127,7 @@ absl::Status QemuSource::BeginPause(DeviceStateSink sink) {
   // A guest that shut down or was reset to another state meanwhile must not be "migrated".
   ASSIGN_OR_RETURN(const auto status, qmp_->Execute("query-status"));
   const std::string state = Field<std::string>(status, "status");
-  if (state != (description_.running ? "running" : "paused")) {
+  if (state != inventory_.status) {
     return absl::FailedPreconditionError(fmt::format(
         "the guest went into state '{}' during its migration; it stays on this host", state));
   }
