@@ -26,6 +26,8 @@ using std::chrono::seconds;
 constexpr seconds kPauseTime{30};
 // How long to wait for the stop before another small round is worth sending.
 constexpr milliseconds kPauseStep{2};
+// For the destination to say why it gave up.
+constexpr seconds kReasonTime{2};
 // A copy of all memory may have to be hashed on the other side before it says "holding".
 constexpr seconds kVerifyTime{600};
 
@@ -139,6 +141,21 @@ absl::Status SourceMigration::RunStages() {
   report_.encrypted = transports_.chosen().encrypted;
   // What a cancellation broke is only its consequence.
   if (!status.ok() && context_.cancel.requested()) return context_.cancel.status();
+  if (status.ok() || !converges_ || stages_.stage() != Stage::kPreCopy) return status;
+  return DestinationsReason(status);
+}
+
+// A destination that gives up closes its page channels first and then says why. The guest runs, so
+// there is time to listen.
+absl::Status SourceMigration::DestinationsReason(const absl::Status& status) {
+  for (const Deadline deadline = In(kReasonTime); Clock::now() < deadline;) {
+    const auto message = context_.control.Receive(deadline);
+    if (!message.ok()) break;
+    if (const auto* refused = std::get_if<Refused>(&*message)) {
+      return absl::AbortedError(
+          fmt::format("the destination gave up: {}", fmt::join(refused->reasons, "; ")));
+    }
+  }
   return status;
 }
 
@@ -207,6 +224,7 @@ absl::Status SourceMigration::PreCopy(Precopy& precopy) {
                       round.predicted_downtime_ms));
       return absl::OkStatus();
     }
+    converges_ = false;
     return absl::FailedPreconditionError(fmt::format(
         "the guest does not converge: after {} rounds it still dirties {:.0f} pages a second, and "
         "stopping it now would take about {:.0f} ms, over the target of {} ms. It goes on running "

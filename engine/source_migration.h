@@ -63,6 +63,7 @@ class SourceMigration {
   template <class Message>
   [[nodiscard]] absl::StatusOr<Message> Expect(Deadline deadline);
 
+  [[nodiscard]] absl::Status DestinationsReason(const absl::Status& status);
   [[nodiscard]] absl::Status Introduce();                          // stage 0
   [[nodiscard]] absl::StatusOr<PageChannels> ReserveAndConnect();  // stage 1
   [[nodiscard]] absl::Status PreCopy(Precopy& precopy);            // stage 2
@@ -84,6 +85,7 @@ class SourceMigration {
   MigrationReport report_;
   JournalEntry entry_;
   DowntimeModel model_;
+  bool converges_ = true;
   std::atomic<uint64_t> device_state_bytes_{0};
   std::vector<SliceDigest> digests_;
   Deadline stopped_;  // the guest's
