@@ -16,6 +16,7 @@ import threading
 import time
 
 from tests.guests.linux import build
+from . import netns
 from .deadline import wait_until
 from .netns import Network
 from .qemu import Qemu
@@ -27,6 +28,18 @@ ECHO_PORT = 7      # sends back what it gets
 COUNTER_PORT = 19  # sends 0, 1, 2, ... as little-endian 64-bit numbers
 _BLOCK = 4096
 _STRIDE = 0x9e3779b97f4a7c15
+
+
+def unavailable():
+    """Why there can be no Linux guest here, or None."""
+    reason = netns.available()
+    if reason:
+        return reason
+    try:
+        build.build()
+    except build.CannotBuild as error:
+        return f"no Linux guest: {error}"
+    return None
 
 
 def write_disk_image(path, mib=16):

@@ -88,11 +88,12 @@ class Site:
 
     def leftovers(self):
         """What this site has left behind outside its directory, and in its journals: lines, none when clean."""
-        found = [f"process {pid}" for pid in processes_with(str(self.directory))]
-        for host in HOSTS:
-            directory = self.state_directory(host)
-            found += [f"{host}'s journal: {path.name}" for path in directory.glob("*")]
-        return found
+        return [f"process {pid}" for pid in processes_with(str(self.directory))] + self.leftovers_in_journals()
+
+    def leftovers_in_journals(self):
+        """Files in the state directories, and what is in them."""
+        return [f"{path.name}: {path.read_text()}" for host in HOSTS
+                for path in self.state_directory(host).glob("*")]
 
 
 def free_port():

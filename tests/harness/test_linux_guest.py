@@ -9,18 +9,7 @@ from tests.harness.linux_guest import LinuxGuest, TickReceiver, connect, echo, h
 from tests.harness.qemu import migrate_by_qemu
 
 
-def missing():
-    reason = netns.available()
-    if reason:
-        return reason
-    try:
-        build.build()
-    except build.CannotBuild as error:
-        return f"no Linux guest: {error}"
-    return None
-
-
-_MISSING = missing()
+_MISSING = linux_guest.unavailable()
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
 
 

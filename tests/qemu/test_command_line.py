@@ -1,0 +1,128 @@
+"""The command line end to end: help, certificates, configuration, who may talk to whom."""
+import os
+import stat
+
+import pytest
+
+from tests.harness import leaks, ramferry
+from tests.harness.qemu import TESTGUEST, Qemu
+from tests.harness.site import make_site_certificates
+from .guests import assert_gone, assert_untouched, source_and_target
+
+TINY = "fill_mib=2 wss_mib=1 rate=100 tick_port=none"
+
+
+@pytest.mark.parametrize("command", ["migrate", "receive", "check", "certs", "status", "resolve", "config", "demo"])
+def test_every_command_explains_itself(command):
+    result = ramferry.run(command, "--help")
+    assert result.returncode == 0 and result.stdout.strip() and result.stderr == ""
+    assert command in ramferry.run("--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["no-such-command"], ["migrate"], ["migrate", "guest"], ["migrate", "qemu:/x", "host", "--workers", "many"],
+    ["migrate", "qemu:/x", "host", "--workers", "1000"], ["migrate", "xen:7", "host"],
+    ["migrate", "qemu:/x", "host:70000"], ["migrate", "qemu:/x", "host", "--if-not-converging", "panic"],
+    ["resolve", "x", "--run-here", "--discard-here"], ["receive"],
+])
+def test_wrong_usage_is_told_and_exits_with_2(site, arguments):
+    if arguments[:1] in (["migrate"], ["receive"]) and len(arguments) != 1:
+        arguments = arguments + site.identity("source")
+    result = ramferry.run(*arguments)
+    assert result.returncode == 2, result
+    assert result.stderr.strip() or result.stdout.strip()
+
+
+def test_certs_makes_keys_that_only_their_owner_reads_and_does_not_overwrite(tmp_path):
+    first = ramferry.run("certs", tmp_path / "c", "--host", "a=a.example,10.0.0.1")
+    assert first.returncode == 0, first.stderr
+    for name in ("ca-key.pem", "a-key.pem"):
+        assert stat.S_IMODE(os.stat(tmp_path / "c" / name).st_mode) == 0o600
+    authority = (tmp_path / "c" / "ca.pem").read_bytes()
+    more = ramferry.run("certs", tmp_path / "c", "--host", "b")
+    assert more.returncode == 0 and (tmp_path / "c" / "ca.pem").read_bytes() == authority
+    again = ramferry.run("certs", tmp_path / "c", "--host", "a")
+    assert again.returncode == 1 and "a.pem" in again.stderr
+    assert ramferry.run("certs", tmp_path / "c", "--host", "a", "--overwrite").returncode == 0
+
+
+def test_config_prints_what_it_can_read_again(tmp_path):
+    path = tmp_path / "ramferry.toml"
+    path.write_text('[migrate]\nbandwidth_mib = 77\n[receive]\nallow = ["a", "b"]\n')
+    printed = ramferry.run("--config", path, "config")
+    assert printed.returncode == 0
+    assert "bandwidth_mib = 77" in printed.stdout and 'allow = ["a", "b"]' in printed.stdout
+    path.write_text(printed.stdout)
+    assert ramferry.run("--config", path, "config").stdout == printed.stdout
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("[migrate]\nbandwith = 1\n", "unknown key 'migrate.bandwith'"),
+    ("[migrate]\ndowntime_ms = 0\n", "must be between 1 and"),
+    ("[migrate]\ndowntime_ms = \"300\"\n", "must be a whole number"),
+    ("[migrate\n", "line 1"),
+])
+def test_wrong_configuration_is_refused_with_file_and_key(tmp_path, text, reason):
+    path = tmp_path / "ramferry.toml"
+    path.write_text(text)
+    result = ramferry.run("--config", path, "config")
+    assert result.returncode == 2 and reason in result.stderr and str(path) in result.stderr
+
+
+def test_status_of_a_quiet_host_says_so(site):
+    assert "no migration is under way" in site.status("source")
+
+
+def test_status_shows_a_migration_under_way_on_both_hosts(site):
+    with source_and_target("fill_mib=48 wss_mib=1 rate=10") as (source, target):
+        with site.receiver(target) as receiver:
+            moving = site.start_migrate(source, receiver, "--bandwidth", "8")
+            ramferry.wait_until(lambda: "being copied" in site.status("source"), "the source's status")
+            assert "on its way here" in site.status("destination")
+            moving.process.terminate()
+            assert moving.wait().exit_code == 130
+            assert_gone(target)
+
+
+@pytest.mark.parametrize("what, reason", [
+    ("authority", "certificate"), ("server name", "certificate"), ("allow list", "allow"),
+])
+def test_hosts_that_do_not_trust_each_other_are_refused_with_the_reason(site, tmp_path, what, reason):
+    with source_and_target(TINY) as (source, target):
+        before = leaks.snapshot(source)
+        flags, certificates, allow = (), None, ()
+        if what == "authority":
+            certificates = make_site_certificates(tmp_path / "others")
+        elif what == "server name":
+            flags = ("--server-name", "somebody.else")
+        else:
+            allow = ("--allow", "somebody.else")
+        with site.receiver(target, arguments=allow) as receiver:
+            result = site.migrate(source, receiver, *flags, certificates=certificates, seconds=60)
+        assert result.exit_code in (1, 3), result
+        assert reason in result.stderr.lower(), result.stderr
+        assert_untouched(source, before)
+        assert_gone(target)
+
+
+def test_host_without_a_certificate_is_told_which_file_is_missing(site, tmp_path):
+    with Qemu("guest", kernel=TESTGUEST, append=TINY) as source:
+        source.wait_running()
+        before = leaks.snapshot(source)
+
+        class Nobody:
+            port = 9
+
+        result = site.migrate(source, Nobody, certificates=tmp_path / "nowhere")
+        assert result.exit_code == 1 and str(tmp_path / "nowhere") in result.stderr
+        assert_untouched(source, before)
+
+
+def test_allowed_host_may_send(site):
+    with source_and_target(TINY) as (source, target):
+        with site.receiver(target, arguments=("--allow", "source", "--once")) as receiver:
+            result = site.migrate(source, receiver)
+            assert result.exit_code == 0, result.stderr
+            assert receiver.process.wait(30) == 0  # --once
+        target.arrive()
+        assert target.is_running()

@@ -1,0 +1,169 @@
+"""What cannot be moved is refused before anything is touched, with the reason and what to change."""
+import socket
+
+import pytest
+
+from tests.harness import leaks
+from tests.harness.qemu import TESTGUEST, Qemu
+from .guests import assert_gone, assert_untouched, source_and_target
+
+TINY = "fill_mib=2 wss_mib=1 rate=100 tick_port=none"
+
+
+
+class OtherMemory(Qemu):
+    """A guest whose main memory is another kind of backend."""
+
+    def __init__(self, backend, **common):
+        self._backend = backend
+        super().__init__("guest", kernel=TESTGUEST, append=TINY, **common)
+
+    def _memory_arguments(self, machine, sizes, smp):
+        arguments = super()._memory_arguments(machine, sizes, smp)
+        at = arguments.index("-object") + 1
+        arguments[at] = self._backend.format(path=self.memory_files[0], size=sizes[0])
+        return arguments
+
+
+@pytest.mark.parametrize("backend, reason", [
+    ("memory-backend-ram,id=ram0,size={size}M", "is a memory-backend-ram: use -object memory-backend-file"),
+    ("memory-backend-memfd,id=ram0,size={size}M,share=on", "is a memory-backend-memfd: use -object"),
+    ("memory-backend-file,id=ram0,size={size}M,share=off,mem-path={path}", "add share=on"),
+], ids=["memory-backend-ram", "memfd", "share=off"])
+def test_memory_that_nobody_else_can_map_is_refused(site, backend, reason):
+    source = OtherMemory(backend)
+    try:
+        start_without_memory(source)
+        with site.receiver(source_definition()) as receiver:
+            result = site.migrate(source, receiver)
+        assert result.exit_code == 3 and reason in result.stderr, result.stderr
+        assert source.qmp.status() == "running"
+        checked = site.check(source)
+        assert checked.returncode == 3 and reason in checked.stdout
+    finally:
+        source.stop()
+
+
+def start_without_memory(qemu):
+    """Starts a QEMU whose memory file the harness cannot map."""
+    for path in qemu.memory_files:
+        with open(path, "ab") as file:
+            file.truncate(256 << 20)
+    qemu.start()
+
+
+def source_definition():
+    return 'name = "guest"\nargv = ["qemu-system-x86_64"]\n'
+
+
+def test_guest_without_any_memory_backend_is_refused(site):
+    class Plain(Qemu):
+        def _memory_arguments(self, machine, sizes, smp):
+            return ["-m", "256M", "-machine", machine]
+
+    source = Plain("guest", kernel=TESTGUEST, append=TINY)
+    try:
+        start_without_memory(source)
+        checked = site.check(source)
+        assert checked.returncode == 3
+        assert "is a memory-backend-ram: use -object memory-backend-file" in checked.stdout
+    finally:
+        source.stop()
+
+
+@pytest.mark.parametrize("there, reasons", [
+    ({"machine": "pc"}, ["machine type is pc-q35", "use -machine pc-q35"]),
+    ({"memory_mib": 192}, ["memory backend 'ram0' has 201326592 bytes here but 268435456 on the source"]),
+    ({"smp": 3}, ["1 vCPUs on the source but 3 here: use -smp 1"]),
+    ({"memory_mib": [128, 128], "smp": 2}, ["more memory backends here", "use -smp 1"]),
+    ({"machine": "pc", "smp": 2}, ["use -machine pc-q35", "use -smp 1"]),
+], ids=["machine-type", "memory-size", "vcpus", "numa-nodes", "every-reason-at-once"])
+def test_destination_that_differs_is_refused_with_every_reason(site, there, reasons):
+    with Qemu("guest", kernel=TESTGUEST, append=TINY) as source, \
+         Qemu("guest", kernel=TESTGUEST, append=TINY, awaited=True, **there) as target:
+        source.wait_running()
+        before = leaks.snapshot(source)
+        with site.receiver(target) as receiver:
+            result = site.migrate(source, receiver)
+            assert result.exit_code == 3, result.stderr
+            for reason in reasons:
+                assert reason in result.stderr
+                assert reason in result.report["error"]
+            assert result.report["outcome"] == "rolled-back" and result.report["rounds"] == []
+            assert_untouched(source, before)
+            assert_gone(target)
+
+
+def test_guest_that_the_destination_has_no_definition_for_is_refused(site):
+    with source_and_target(TINY) as (source, target):
+        before = leaks.snapshot(source)
+        definition = target.definition().replace('name = "guest"', 'name = "another"')
+        with site.receiver(definition) as receiver:
+            result = site.migrate(source, receiver)
+        assert result.exit_code == 3 and "no guest definition named 'guest'" in result.stderr
+        assert_untouched(source, before)
+        assert_gone(target)
+
+
+def test_disk_that_the_destination_does_not_share_is_refused(site, tmp_path):
+    disks = [tmp_path / f"disk{i}.raw" for i in range(2)]
+    for disk in disks:
+        disk.write_bytes(bytes(1 << 20))
+    drives = [["-drive", f"if=none,id=disk0,file={disk},format=raw", "-device", "virtio-blk-pci,drive=disk0"]
+              for disk in disks]
+    with Qemu("guest", kernel=TESTGUEST, append=TINY, extra=drives[0]) as source, \
+         Qemu("guest", kernel=TESTGUEST, append=TINY, extra=drives[1], awaited=True) as target:
+        source.wait_running()
+        before = leaks.snapshot(source)
+        with site.receiver(target) as receiver:
+            result = site.migrate(source, receiver)
+        assert result.exit_code == 3 and "is not storage that both hosts share" in result.stderr
+        assert str(disks[0]) in result.stderr and str(disks[1]) in result.stderr
+        assert_untouched(source, before)
+        assert_gone(target)
+
+
+def test_destination_qemu_that_does_not_wait_for_a_guest_is_refused_and_lives(site):
+    with Qemu("guest", kernel=TESTGUEST, append=TINY) as source, \
+         Qemu("guest", kernel=TESTGUEST, append=TINY) as busy:
+        source.wait_running()
+        busy.wait_running()
+        before = leaks.snapshot(source), leaks.snapshot(busy)
+        with site.receiver(qmp=busy.ramferry_socket) as receiver:
+            result = site.migrate(source, receiver)
+        assert result.exit_code == 3 and "start it with -incoming defer" in result.stderr
+        assert_untouched(source, before[0])
+        assert_untouched(busy, before[1])
+
+
+def test_guest_that_does_not_exist_is_named(site):
+    class Missing:
+        ramferry_socket = str(site.directory / "no-such.qmp")
+
+    class Nobody:
+        port = 9
+
+    result = site.migrate(Missing, Nobody)
+    assert result.exit_code == 1 and Missing.ramferry_socket in result.stderr
+    checked = site.check(Missing)
+    assert checked.returncode == 3 and Missing.ramferry_socket in checked.stdout
+
+
+def test_qmp_socket_that_another_client_holds_is_a_clear_error_in_seconds(site):
+    """QEMU serves one client a socket: a second waits. It must not wait for ever."""
+    with Qemu("guest", kernel=TESTGUEST, append=TINY) as source, socket.socket(socket.AF_UNIX) as other:
+        source.wait_running()
+        other.connect(source.ramferry_socket)
+        other.recv(100)
+        checked = site.check(source)
+        assert checked.returncode == 3 and source.ramferry_socket in checked.stdout
+
+
+def test_check_finds_nothing_to_object_to_in_a_guest_that_can_be_moved(site):
+    with Qemu("guest", kernel=TESTGUEST, append=TINY, smp=2) as source:
+        source.wait_running()
+        before = leaks.snapshot(source)
+        checked = site.check(source)
+        assert checked.returncode == 0, checked.stdout
+        assert "2 vCPUs, 1 memory backend" in checked.stdout and "PROBLEM" not in checked.stdout
+        assert_untouched(source, before)
