@@ -9,7 +9,7 @@
 // Both sides prove who they are with certificates of the same authority, and the destination's must
 // carry the name by which it is called here. A peer that falls silent is noticed within about seven
 // seconds. Destroying a channel closes it and waits until the destination has read everything, at
-// most about two seconds.
+// most about five seconds.
 #pragma once
 
 #include <chrono>
