@@ -1,6 +1,7 @@
 // A monitor that answers with whatever it likes. The bytes are QMP lines: first through the parser
 // alone, cut at two different places, which must not matter; then as the answers to all that an
 // inventory asks for, one line an answer, over a socket, with nothing worse than an error.
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -59,8 +60,13 @@ class Monitor {
     std::string_view next = "{\"return\": {}}\n";
     char byte = 0;
     while (!next.empty()) {
-      if (::recv(client.get(), &byte, 1, 0) != 1) return;
-      if (byte != '\n') continue;
+      // A line that was no answer (an event, say) leaves the client waiting: then the next one goes
+      // out unasked.
+      pollfd asked{.fd = client.get(), .events = POLLIN};
+      if (::poll(&asked, 1, 2) == 1) {
+        if (::recv(client.get(), &byte, 1, 0) != 1) return;
+        if (byte != '\n') continue;
+      }
       Say(client.get(), next);
       const size_t end = std::min(lines.find('\n'), lines.size());
       next = lines.substr(0, std::min(end + 1, lines.size()));
