@@ -48,12 +48,13 @@ TEST(ReportJson, has_every_field_with_its_type) {
   const json report = json::parse(ToJson(Sample()));
   std::set<std::string> keys;
   for (const auto& [key, value] : report.items()) keys.insert(key);
-  EXPECT_EQ(keys, (std::set<std::string>{"outcome", "error", "migration_id", "guest", "destination",
-                                         "transport", "encrypted", "workers", "total_ms",
-                                         "downtime_ms", "downtime_parts", "predicted_downtime_ms",
-                                         "rounds", "bytes_sent", "device_state_bytes",
-                                         "guest_bytes", "cpu_seconds", "verified"}));
+  EXPECT_EQ(keys, (std::set<std::string>{
+                      "outcome", "stage", "error", "migration_id", "guest", "destination",
+                      "transport", "encrypted", "workers", "total_ms", "downtime_ms",
+                      "downtime_parts", "predicted_downtime_ms", "rounds", "bytes_sent",
+                      "device_state_bytes", "guest_bytes", "cpu_seconds", "verified"}));
   EXPECT_EQ(report["outcome"], "migrated");
+  EXPECT_EQ(report["stage"], "done");
   EXPECT_EQ(report["error"], "");
   EXPECT_EQ(report["guest"], "web\"1\"");
   EXPECT_EQ(report["encrypted"], true);
