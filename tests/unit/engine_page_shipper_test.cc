@@ -267,8 +267,8 @@ TEST(Precopy, a_round_of_a_limited_precopy_can_be_cancelled_while_it_waits) {
   EXPECT_EQ(precopy.wire_bytes(), ByteCount(0));
 }
 
-// The first channels take what they are given and land nothing; one fails at its `nth` call. In the
-// round before, everything had landed; then some pages changed, some became zero.
+// The first channels land nothing before it is confirmed, and fail at the `nth` call of a round. In
+// the round before everything had landed; then some pages changed, some became zero.
 TEST(Precopy, what_failed_channels_had_not_confirmed_is_sent_again_zeros_too) {
   for (int nth = 1;; ++nth) {
     auto guest = *SyntheticGuest::Create({.regions = {{"ram", BytesIn(PageCount(kPages))}}});
@@ -284,7 +284,7 @@ TEST(Precopy, what_failed_channels_had_not_confirmed_is_sent_again_zeros_too) {
         auto channel = std::make_unique<FakePageChannel>(
             ChannelCapabilities{.transport = "fake", .largest_write = MiB(1)},
             destination->regions());
-        channel->lands = [&failing, good] { return good || !failing; };
+        channel->lands_at_flush = !good;
         channel->before = [&calls, &failing, good, nth](const char*) {
           if (good || !failing || calls.fetch_add(1) + 1 < nth) return absl::OkStatus();
           return absl::UnavailableError("cable");

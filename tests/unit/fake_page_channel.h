@@ -29,7 +29,8 @@ class FakePageChannel : public PageChannel {
 
   // Called at the start of Write, WriteZeros and Flush; what it returns is the call's result.
   std::function<absl::Status(const char* call)> before;
-  std::function<bool()> lands;                 // false: what is written is lost on its way
+  // What is written lands when it is confirmed, and never if that fails: the unkindest channel.
+  bool lands_at_flush = false;
   std::vector<std::vector<PageWrite>> writes;  // by call
   std::vector<std::vector<PageZero>> zeros;    // by call
   size_t flushes = 0;
@@ -56,8 +57,9 @@ class FakePageChannel : public PageChannel {
     for (const PageWrite& write : batch) {
       stats_.payload += ByteCount(write.length);
       stats_.wire += ByteCount(write.length);
-      if (destination_.empty() || (lands != nullptr && !lands())) continue;
-      std::memcpy(destination_[write.region].address + write.offset, write.bytes, write.length);
+      Land([this, write] {
+        std::memcpy(destination_[write.region].address + write.offset, write.bytes, write.length);
+      });
     }
     return absl::OkStatus();
   }
@@ -66,19 +68,31 @@ class FakePageChannel : public PageChannel {
     zeros.emplace_back(batch.begin(), batch.end());
     for (const PageZero& zero : batch) {
       stats_.wire += ByteCount(16);
-      if (destination_.empty() || (lands != nullptr && !lands())) continue;
-      std::memset(destination_[zero.region].address + zero.offset, 0, zero.length);
+      Land([this, zero] {
+        std::memset(destination_[zero.region].address + zero.offset, 0, zero.length);
+      });
     }
     return absl::OkStatus();
   }
   absl::Status Flush(Deadline /*deadline*/) override {
     ++flushes;
-    return Before("Flush");
+    if (absl::Status status = Before("Flush"); !status.ok()) return status;
+    for (const auto& landing : under_way_) landing();
+    under_way_.clear();
+    return absl::OkStatus();
   }
   ChannelStats stats() const override { return stats_; }
   void Abort() override { aborted_ = true; }
 
  private:
+  void Land(std::function<void()> landing) {
+    if (destination_.empty()) return;
+    if (lands_at_flush) {
+      under_way_.push_back(std::move(landing));
+    } else {
+      landing();
+    }
+  }
   absl::Status Before(const char* call) {
     if (aborted_) return absl::CancelledError("the channel was aborted");
     return before != nullptr ? before(call) : absl::OkStatus();
@@ -86,6 +100,7 @@ class FakePageChannel : public PageChannel {
 
   const ChannelCapabilities capabilities_;
   const std::vector<MappedRegion> destination_;
+  std::vector<std::function<void()>> under_way_;
   ChannelStats stats_;
   std::atomic<bool> aborted_{false};
 };
