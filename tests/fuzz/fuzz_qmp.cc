@@ -59,15 +59,17 @@ class Monitor {
     Say(client.get(), "{\"QMP\": {}}\n");
     std::string_view next = "{\"return\": {}}\n";
     char byte = 0;
+    bool negotiated = false;
     while (!next.empty()) {
       // A line that was no answer (an event, say) leaves the client waiting: then the next one goes
-      // out unasked.
+      // out unasked. The negotiation is always answered as it should be.
       pollfd asked{.fd = client.get(), .events = POLLIN};
-      if (::poll(&asked, 1, 2) == 1) {
+      if (::poll(&asked, 1, negotiated ? 2 : -1) == 1) {
         if (::recv(client.get(), &byte, 1, 0) != 1) return;
         if (byte != '\n') continue;
       }
       Say(client.get(), next);
+      negotiated = true;
       const size_t end = std::min(lines.find('\n'), lines.size());
       next = lines.substr(0, std::min(end + 1, lines.size()));
       lines.remove_prefix(next.size());
