@@ -30,7 +30,8 @@ struct MappedRegion {
   RegionDescription description;
   std::byte* address = nullptr;  // source: mapped read-only
   int fd = -1;                   // the backing file at offset 0 of the region; -1: none
-  bool can_register = true;      // may be registered with an RDMA device
+  // May be registered with an RDMA device: can be pinned, and what is pinned stays this memory.
+  bool can_register = true;
 
   [[nodiscard]] uint64_t pages() const { return PagesCovering(description.size).value(); }
   // pwrite(2) works on the backing (tmpfs and other page-cache files; not hugetlbfs).

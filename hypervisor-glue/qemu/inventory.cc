@@ -151,6 +151,14 @@ bool QemuInventory::has_direct_disk() const {
   return std::any_of(disks.begin(), disks.end(), [](const QemuDisk& disk) { return disk.direct; });
 }
 
+bool QemuInventory::gives_memory_back() const {
+  // The first two have a suffix for their bus: virtio-balloon-pci, virtio-mem-pci.
+  return std::any_of(device_types.begin(), device_types.end(), [](const std::string& type) {
+    return type.starts_with("virtio-balloon-") || type.starts_with("virtio-mem-") ||
+           type == "hv-balloon";
+  });
+}
+
 absl::StatusOr<QemuInventory> TakeInventory(QmpClient& qmp) {
   QemuInventory inventory;
   ASSIGN_OR_RETURN(const json version, qmp.Execute("query-version"));

@@ -42,6 +42,9 @@ struct QemuInventory {
   std::string migration_status;               // "" if none ever ran
 
   [[nodiscard]] bool has_direct_disk() const;
+  // Its guest can hand memory to the host and take it again: pages then change under whoever has
+  // pinned them. A balloon, also for free-page reporting, or memory that is unplugged.
+  [[nodiscard]] bool gives_memory_back() const;
 };
 
 // Asks everything. InvalidArgument for an answer that is not what QEMU documents.

@@ -85,7 +85,11 @@ absl::Status QemuSource::MapMemory() {
                                                       /*writable=*/false, mapped.path));
     RegionDescription& region = description_.regions[i];
     region.backing_page_size = file.backing_page_size();
-    regions_.push_back({.description = region, .address = file.address(), .fd = file.fd()});
+    // A device would go on reading the page that the guest gave back, not the one it took since.
+    regions_.push_back({.description = region,
+                        .address = file.address(),
+                        .fd = file.fd(),
+                        .can_register = !inventory_.gives_memory_back()});
     files_.push_back(std::move(file));
   }
   return absl::OkStatus();
