@@ -1,0 +1,1 @@
+"""Emulated hosts with soft-RoCE (README.md), and their scenarios as tests."""

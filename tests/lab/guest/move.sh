@@ -1,0 +1,55 @@
+# For scenarios that move the project's test guest from a to b; they begin with `. /host/guest/move.sh`.
+#
+# The guest rewrites memory slowly and halts in between: the emulated host has one CPU for the guest,
+# both ends of Ramferry and soft-RoCE. Its tick counter goes on as long as it runs.
+GUEST_MEMORY=/dev/shm/guest
+GUEST_QEMU=(qemu-system-x86_64 -name guest -accel "tcg,tb-size=32" -machine q35,memory-backend=ram0 -m 48M
+  -nodefaults -no-user-config -display none
+  -object "memory-backend-file,id=ram0,size=48M,share=on,mem-path=$GUEST_MEMORY"
+  -kernel /host/bin/testguest.elf
+  -append "fill_mib=24 wss_mib=4 rate=40 check_rate=2000 zero_pct=20 tick_us=10000 tick_port=none idle=halt")
+CERTIFICATES=/host/files/certificates
+IDENTITY=(--ca $CERTIFICATES/ca.pem --cert "$CERTIFICATES/$LAB_host.pem" --key "$CERTIFICATES/$LAB_host-key.pem"
+  --state-dir /tmp/state)
+
+# Out of the slow 9p file system: a program's first steps must not take longer than its peer waits.
+cp -r /host/bin /host/lib /tmp/
+export PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/lib
+
+guest_watch() { python3 -S -B /host/guest/watch.py $GUEST_MEMORY "$@"; }
+# guest_counter NAME: of the guest on this host.
+guest_counter() { guest_watch counter "$1"; }
+# guest_is_whole: on the host where it runs: every page is what the guest wrote, and its ticks go on.
+guest_is_whole() { guest_watch whole; }
+
+# guest_start: on a; returns when the guest has filled its memory. Its process is $guest.
+guest_start() {
+  "${GUEST_QEMU[@]}" -qmp unix:/run/guest.qmp,server=on,wait=off & guest=$!
+  lab_check "the test guest runs" guest_watch running
+}
+
+# guest_receive: on b; makes the certificates, takes guests in the background. Its process is $receiver.
+guest_receive() {
+  local words
+  lab_check "certificates" ramferry certs $CERTIFICATES --host "a=$LAB_A" --host "b=$LAB_B"
+  words=$(printf '"%s", ' "${GUEST_QEMU[@]}")
+  printf 'name = "guest"\nargv = [%s]\n' "${words%, }" > /tmp/guest.toml
+  ramferry receive "${IDENTITY[@]}" --guest /tmp/guest.toml --port 7711 --runtime-dir /tmp/run "$@" & receiver=$!
+  lab_listening 7711
+  lab_signal receiving
+}
+
+# guest_move REPORT FLAG...: on a; exit code of `ramferry migrate`. The report comes back as $RESULTS/REPORT.json,
+# what was printed as $RESULTS/REPORT.txt.
+guest_move() {
+  local name=$1 code=0
+  shift
+  # A small emulated host needs long for the fixed parts of a downtime.
+  ramferry migrate qemu:/run/guest.qmp $LAB_B:7711 "${IDENTITY[@]}" --json "$RESULTS/$name.json" --verify \
+    --downtime 2000 --max-rounds 6 --if-not-converging stop "$@" > "$RESULTS/$name.txt" 2>&1 || code=$?
+  cat "$RESULTS/$name.txt"
+  return $code
+}
+
+# reported REPORT KEY VALUE: whether the report says so; VALUE as JSON has it.
+reported() { grep -qF "\"$2\": $3" "$RESULTS/$1.json"; }
