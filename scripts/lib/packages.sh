@@ -41,6 +41,11 @@ install_packages() {
   rm -f "$log"
 }
 
+# Package lists, which images without them drop; for what downloads packages without installing them.
+have_package_lists() {
+  compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || as_root apt-get update -q >/dev/null
+}
+
 # build PRESET TARGET...: configures and builds; quiet unless it fails.
 build() {
   local preset=$1 log
