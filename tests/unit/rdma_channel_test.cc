@@ -251,6 +251,23 @@ TEST_F(RdmaChannelTest, many_zeros_never_find_the_receiver_unready) {
   EXPECT_EQ(destination_.page(3999)[0], std::byte{1});
 }
 
+TEST_F(RdmaChannelTest, zeros_of_many_calls_share_a_message) {
+  Open();
+  std::memset(destination_.page(0), 1, 200 * kPageBytes);
+  const size_t doorbells = link().doorbells;
+  // 40 pages apart from each other, and 20 in a row at the end: 41 ranges.
+  for (uint64_t page = 0; page < 100; page += page < 80 ? 2 : 1) {
+    const PageZero zero{0, page * kPageBytes, kPageBytes};
+    ASSERT_TRUE(channel().WriteZeros({&zero, 1}).ok());
+  }
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(link().doorbells, doorbells + 4);  // three of zeros, one to flush
+  for (uint64_t page = 0; page < 101; ++page) {
+    const bool zero = page < 100 && (page >= 80 || page % 2 == 0);
+    EXPECT_EQ(destination_.page(page)[0], std::byte{zero ? uint8_t{0} : uint8_t{1}}) << page;
+  }
+}
+
 TEST_F(RdmaChannelTest, holes_are_registered_on_neither_side) {
   Open();
   constexpr uint64_t kPagesPerMib = 256;

@@ -164,6 +164,11 @@ absl::Status RdmaChannel::WriteOne(const PageWrite& write) {
 }
 
 bool RdmaChannel::OverlapsPendingZeros(const PageWrite& write) const {
+  // A worker goes upwards through its slice: nearly all writes lie above all zeros before them.
+  if (pending_zeros_.empty() || std::pair(write.region, write.offset) >= zeros_end_ ||
+      std::pair(write.region, write.offset + write.length) <= zeros_begin_) {
+    return false;
+  }
   return std::any_of(pending_zeros_.begin(), pending_zeros_.end(), [&](const PageZero& zero) {
     return zero.region == write.region && zero.offset < write.offset + write.length &&
            write.offset < zero.offset + zero.length;
@@ -374,6 +379,7 @@ absl::Status RdmaChannel::SendMessage(const Message& message) {
 }
 
 absl::StatusOr<Message> RdmaChannel::Ask(Message message, MessageType answer, Deadline deadline) {
+  RETURN_IF_ERROR(SendZeros());
   message.sequence = ++sequence_;
   answered_ = false;
   RETURN_IF_ERROR(SendMessage(message));
@@ -407,31 +413,42 @@ absl::Status RdmaChannel::Flush(Deadline deadline) {
   return absl::OkStatus();
 }
 
+absl::Status RdmaChannel::SendZeros() {
+  if (zeros_.count == 0) return absl::OkStatus();
+  RETURN_IF_ERROR(SendMessage(zeros_));
+  zeros_.count = 0;
+  return absl::OkStatus();
+}
+
+// Ranges of many calls share a message: what a worker finds at a time is a handful, and every
+// message costs the destination's CPU, every kMessageCredits of them a round trip.
+absl::Status RdmaChannel::AddZero(const PageZero& zero) {
+  RETURN_IF_ERROR(Check(zero.region, zero.offset, zero.length));
+  const std::pair begin(zero.region, zero.offset);
+  const std::pair end(zero.region, zero.offset + zero.length);
+  zeros_begin_ = pending_zeros_.empty() ? begin : std::min(zeros_begin_, begin);
+  zeros_end_ = pending_zeros_.empty() ? end : std::max(zeros_end_, end);
+  if (zeros_.count > 0) {
+    WireRange& last = zeros_.ranges[zeros_.count - 1];
+    if (last.region == zero.region && last.offset + last.length == zero.offset) {
+      last.length += zero.length;
+      pending_zeros_.back().length += zero.length;
+      return absl::OkStatus();
+    }
+  }
+  zeros_.ranges[zeros_.count++] = {zero.region, 0, zero.offset, zero.length};
+  pending_zeros_.push_back(zero);
+  if (zeros_.count < kRangesPerMessage) return absl::OkStatus();
+  RETURN_IF_ERROR(SendZeros());
+  // Credits for another message of zeros and a question behind it stay free.
+  return unanswered_ + 2 > kMessageCredits ? Confirm(In(kAnswerTime)) : absl::OkStatus();
+}
+
 absl::Status RdmaChannel::WriteZeros(std::span<const PageZero> zeros) {
   if (!dead_.ok()) return dead_;
-  Message message{};
-  message.type = MessageType::kZero;
-  const auto send = [&]() -> absl::Status {
-    if (message.count == 0) return absl::OkStatus();
-    // One credit stays free for the flush that makes new ones.
-    if (unanswered_ + 1 >= kMessageCredits) RETURN_IF_ERROR(Confirm(In(kAnswerTime)));
-    RETURN_IF_ERROR(SendMessage(message));
-    for (uint32_t i = 0; i < message.count; ++i) {
-      const WireRange& range = message.ranges[i];
-      pending_zeros_.push_back({static_cast<RegionId>(range.region), range.offset, range.length});
-    }
-    message.count = 0;
-    return absl::OkStatus();
-  };
   for (const PageZero& zero : zeros) {
-    absl::Status status = Check(zero.region, zero.offset, zero.length);
-    if (status.ok()) {
-      message.ranges[message.count++] = {zero.region, 0, zero.offset, zero.length};
-      if (message.count == kRangesPerMessage) status = send();
-    }
-    if (!status.ok()) return Fail(std::move(status));
+    if (absl::Status status = AddZero(zero); !status.ok()) return Fail(std::move(status));
   }
-  if (absl::Status status = send(); !status.ok()) return Fail(std::move(status));
   return absl::OkStatus();
 }
 

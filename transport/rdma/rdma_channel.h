@@ -19,6 +19,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -71,6 +72,8 @@ class RdmaChannel : public PageChannel {
   [[nodiscard]] absl::Status WaitForRoom(uint32_t requests);
   [[nodiscard]] absl::Status Reap();
   [[nodiscard]] absl::Status WaitForEvent(Deadline deadline);
+  [[nodiscard]] absl::Status AddZero(const PageZero& zero);
+  [[nodiscard]] absl::Status SendZeros();
   [[nodiscard]] absl::Status SendMessage(const Message& message);
   [[nodiscard]] absl::StatusOr<Message> Ask(Message message, MessageType answer, Deadline deadline);
   [[nodiscard]] absl::Status Confirm(Deadline deadline);
@@ -108,7 +111,11 @@ class RdmaChannel : public PageChannel {
   bool answered_ = false;
   Message answer_{};
 
-  std::vector<PageZero> pending_zeros_;  // told, but not known to be done
+  Message zeros_{.type = MessageType::kZero};  // being filled
+  std::vector<PageZero> pending_zeros_;        // taken from the caller, not known to be done
+  // What lies outside touches none of them.
+  std::pair<RegionId, uint64_t> zeros_begin_;
+  std::pair<RegionId, uint64_t> zeros_end_;
 
   std::byte* staging_ = nullptr;  // ring, mapped at the first need
   uint64_t staging_next_ = 0;     // bytes ever put in
