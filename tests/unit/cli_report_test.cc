@@ -18,6 +18,7 @@ using testing::Not;
 MigrationReport Sample() {
   return {
       .outcome = Outcome::kMigrated,
+      .stage = Stage::kDone,
       .migration_id = "0b7c",
       .guest = "web\"1\"",
       .destination = "beta:7711",

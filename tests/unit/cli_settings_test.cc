@@ -118,8 +118,8 @@ TEST(Settings, options_of_a_migration_are_what_was_set) {
   EXPECT_EQ(options.workers, 7u);
   EXPECT_EQ(options.bandwidth, MiB(8));
   EXPECT_TRUE(options.verify);
-  EXPECT_EQ(options.answer_time.count(), 9);
-  EXPECT_EQ(options.settle_time.count(), 10);
+  EXPECT_EQ(options.answer_time, std::chrono::seconds(9));
+  EXPECT_EQ(options.settle_time, std::chrono::seconds(10));
   EXPECT_EQ(settings->encryption(), DataEncryption::kOn);
   EXPECT_EQ(Settings{}.encryption(), DataEncryption::kAuto);
   EXPECT_EQ(Settings{}.migration_options().not_converging, NotConverging::kGiveUp);
