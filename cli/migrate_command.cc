@@ -86,6 +86,7 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
        .locator = locator,
        .control = *control,
        .destination = arguments.destination,
+       .server_name = arguments.server_name,
        .connectors = std::move(in_order),
        .journal = journal,
        .settle = [&peer](const std::string& id) { return AskVerdict(peer, id); },

@@ -1,6 +1,7 @@
 // `ramferry receive`.
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <mutex>
 
 #include "base/status.h"
@@ -65,6 +66,8 @@ class LogObserver : public DestinationObserver {
 }  // namespace
 
 int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings) {
+  // The QEMUs we start outlive their migration, and nobody here waits for their end.
+  std::signal(SIGCHLD, SIG_IGN);
   LogObserver observer;
   const SignalWatch signals([&observer](int /*signal*/, int /*count*/) { observer.Interrupt(); });
   const auto receiver = Receiver::Start(settings, observer);

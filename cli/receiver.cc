@@ -19,6 +19,11 @@ namespace {
 constexpr std::chrono::seconds kSettlingTime{5};
 constexpr std::chrono::milliseconds kSettlingStep{10};
 
+// Nothing more is to be done about it here.
+bool Settled(const JournalEntry& entry) {
+  return entry.phase == Phase::kActivated || entry.phase == Phase::kReleased;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,
@@ -35,8 +40,9 @@ absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settin
         "--qmp SOCKET of one that was started with -incoming defer");
   }
   ASSIGN_OR_RETURN(Journal journal, Journal::Open(settings.state_dir));
-  std::unique_ptr<Receiver> receiver(new Receiver(std::move(journal), std::move(host), observer));
-  receiver->SettleLeftovers(settings);
+  std::unique_ptr<Receiver> receiver(
+      new Receiver(settings, std::move(journal), std::move(host), observer));
+  receiver->SettleLeftovers();
   RETURN_IF_ERROR(receiver->Listen(settings));
   return receiver;
 }
@@ -55,18 +61,19 @@ absl::Status Receiver::Listen(const Settings& settings) {
   return absl::OkStatus();
 }
 
-void Receiver::SettleLeftovers(const Settings& settings) {
+void Receiver::SettleLeftovers() {
   const auto entries = journal_.ReadAll();
   if (!entries.ok()) return observer_.OnNote(Message(entries.status()));
   for (const JournalEntry& entry : *entries) {
-    if (entry.role != Role::kDestination || entry.phase == Phase::kActivated ||
-        entry.phase == Phase::kReleased || WriterLives(entry)) {
-      continue;
-    }
-    const auto done = SettleEntry(entry, Resolution::kAsk, settings, journal_);
-    observer_.OnNote("an earlier migration was broken off: " +
-                     (done.ok() ? *done : Message(done.status())));
+    if (entry.role == Role::kDestination) SettleLeftover(entry);
   }
+}
+
+void Receiver::SettleLeftover(const JournalEntry& entry) {
+  if (Settled(entry) || WriterLives(entry)) return;
+  const auto done = SettleEntry(entry, Resolution::kAsk, settings_, journal_);
+  observer_.OnNote("an earlier migration was broken off: " +
+                   (done.ok() ? *done : Message(done.status())));
 }
 
 Receiver::~Receiver() {
@@ -103,25 +110,33 @@ void Receiver::Serve(ControlChannel& channel) {
 
 absl::StatusOr<Verdict> Receiver::Settle(const std::string& migration_id,
                                          const std::string& peer_name) {
-  const auto entry = journal_.Read(migration_id, Role::kDestination);
-  if (!entry.ok() || entry->peer != peer_name) return Verdict::kUnknown;
+  auto entry = journal_.Read(migration_id, Role::kDestination);
+  if (absl::IsNotFound(entry.status())) return Verdict::kUnknown;
+  if (!entry.ok()) return entry.status();
+  if (entry->peer != peer_name) return Verdict::kUnknown;
+  SettleLeftover(*entry);  // at the start of this receiver it may not have been possible
+  entry = journal_.Read(migration_id, Role::kDestination);
+  if (absl::IsNotFound(entry.status())) return Verdict::kUnknown;
+  if (!entry.ok()) return entry.status();
   return VerdictOf(*entry);
 }
 
 absl::Status Receiver::Confirm(const std::string& migration_id, const std::string& peer_name) {
-  // The source may be faster than our own disk: it hears that the guest runs before that is
-  // written.
-  for (const Deadline deadline = In(kSettlingTime);;) {
-    const auto entry = journal_.Read(migration_id, Role::kDestination);
-    if (!entry.ok() || entry->peer != peer_name) return absl::OkStatus();
-    if (entry->phase == Phase::kActivated || entry->phase == Phase::kReleased) {
-      return journal_.Remove(migration_id, Role::kDestination);
-    }
-    if (!WriterLives(*entry) || Clock::now() >= deadline) {
-      return absl::FailedPreconditionError("this migration is not settled here");
-    }
+  auto entry = journal_.Read(migration_id, Role::kDestination);
+  if (absl::IsNotFound(entry.status())) return absl::OkStatus();
+  if (!entry.ok()) return entry.status();
+  if (entry->peer != peer_name) return absl::OkStatus();
+  // The source may be quicker than our own last word in the journal.
+  for (const Deadline deadline = In(kSettlingTime);
+       !Settled(*entry) && WriterLives(*entry) && Clock::now() < deadline;) {
     std::this_thread::sleep_for(kSettlingStep);
+    entry = journal_.Read(migration_id, Role::kDestination);
+    if (!entry.ok()) return entry.status();
   }
+  if (!Settled(*entry)) {
+    return absl::FailedPreconditionError("this migration is not settled here");
+  }
+  return journal_.Remove(migration_id, Role::kDestination);
 }
 
 }  // namespace ramferry

@@ -40,11 +40,17 @@ class Receiver : public ControlService {
   absl::Status Confirm(const std::string& migration_id, const std::string& peer_name) override;
 
  private:
-  Receiver(Journal journal, QemuHostOptions host, DestinationObserver& observer)
-      : journal_(std::move(journal)), host_(std::move(host)), observer_(observer) {}
+  Receiver(const Settings& settings, Journal journal, QemuHostOptions host,
+           DestinationObserver& observer)
+      : settings_(settings),
+        journal_(std::move(journal)),
+        host_(std::move(host)),
+        observer_(observer) {}
   [[nodiscard]] absl::Status Listen(const Settings& settings);
-  void SettleLeftovers(const Settings& settings);
+  void SettleLeftovers();
+  void SettleLeftover(const JournalEntry& entry);
 
+  const Settings settings_;
   Journal journal_;
   QemuHost host_;
   DestinationObserver& observer_;

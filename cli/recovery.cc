@@ -17,83 +17,111 @@ std::string QmpPathOf(const std::string& locator) {
   return locator.starts_with(kPrefix) ? locator.substr(kPrefix.size()) : "";
 }
 
+// What this side has settled, the other need not remember. If it cannot be told, its record stays.
+void Confirm(const JournalEntry& entry, const Settings& settings) {
+  if (const auto peer = ReachPeer(entry.peer, settings, entry.server_name); peer.ok()) {
+    ConfirmVerdict(*peer, entry.migration_id).IgnoreError();
+  }
+}
+
 absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& journal) {
   auto guest = QemuSource::TakeUp(QmpPathOf(entry.locator), entry.undo, entry.running);
-  if (SaysThatQemuHasEnded(guest.status())) {
-    RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
-    return fmt::format("guest {} is gone: its QEMU has ended since", entry.guest);
-  }
-  RETURN_IF_ERROR(guest.status());
-  RETURN_IF_ERROR((*guest)->RollBack());
+  absl::Status undone = guest.ok() ? (*guest)->RollBack() : guest.status();
+  if (!undone.ok() && !absl::IsNotFound(undone)) return undone;
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
+  if (!undone.ok()) return fmt::format("guest {} is gone: {}", entry.guest, Message(undone));
   return fmt::format("guest {} {} on this host, as before the migration", entry.guest,
                      entry.running ? "runs" : "is paused");
 }
 
 absl::StatusOr<std::string> LetGo(const JournalEntry& entry, const Journal& journal) {
   auto guest = QemuSource::TakeUp(QmpPathOf(entry.locator), entry.undo, entry.running);
-  if (!guest.ok() && !SaysThatQemuHasEnded(guest.status())) return guest.status();
-  if (guest.ok()) RETURN_IF_ERROR((*guest)->Commit());
+  if (!guest.ok() && !absl::IsNotFound(guest.status())) return guest.status();
+  if (guest.ok()) {
+    if ((*guest)->inventory().status == "running") {
+      return absl::FailedPreconditionError(fmt::format(
+          "guest {} is {}'s, and yet it runs here too: somebody started it by hand. End one of the "
+          "two, then resolve again",
+          entry.guest, entry.peer));
+    }
+    RETURN_IF_ERROR((*guest)->Commit());
+  }
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
   return fmt::format("guest {} runs on {}; what was left of it here is removed", entry.guest,
                      entry.peer);
 }
 
-absl::StatusOr<std::string> SettleHandOver(const JournalEntry& entry, const Settings& settings,
-                                           const Journal& journal) {
-  ASSIGN_OR_RETURN(const ControlClientOptions peer, ReachPeer(entry.peer, settings));
+// Whoever owns it by the destination's word; a person's word counts only where that has none.
+absl::StatusOr<std::string> SettleHandOver(const JournalEntry& entry, Resolution resolution,
+                                           const Settings& settings, const Journal& journal) {
+  ASSIGN_OR_RETURN(const ControlClientOptions peer,
+                   ReachPeer(entry.peer, settings, entry.server_name));
   const auto verdict = AskVerdict(peer, entry.migration_id);
-  if (!verdict.ok()) {
+  const bool owned = verdict.ok() && *verdict == Verdict::kOwned;
+  const bool released = verdict.ok() && *verdict == Verdict::kReleased;
+  if (verdict.ok() && *verdict == Verdict::kUndecided) {
     return absl::FailedPreconditionError(fmt::format(
-        "{} cannot be asked who owns guest {} ({}). It stays paused here. Try again when it can be "
-        "reached; or, when you know: `ramferry resolve {} --run-here` if it does NOT run there and "
-        "never will, `--discard-here` if it runs there",
-        entry.peer, entry.guest, Message(verdict.status()), entry.migration_id));
-  }
-  absl::StatusOr<std::string> done = absl::FailedPreconditionError(
-      fmt::format("{} does not know what became of guest {}: look whether it runs there, then "
-                  "`ramferry resolve "
-                  "{} --run-here` (it does not) or `--discard-here` (it does)",
-                  entry.peer, entry.guest, entry.migration_id));
-  if (*verdict == Verdict::kOwned) done = LetGo(entry, journal);
-  if (*verdict == Verdict::kReleased) done = TakeBack(entry, journal);
-  if (*verdict == Verdict::kUndecided) {
-    done = absl::FailedPreconditionError(fmt::format(
         "{} is still at work on guest {}; ask again in a moment", entry.peer, entry.guest));
   }
-  if (done.ok()) ConfirmVerdict(peer, entry.migration_id).IgnoreError();
-  return done;
+  if (owned && resolution == Resolution::kRunHere) {
+    return absl::FailedPreconditionError(fmt::format(
+        "guest {} runs on {}, which says so: it will not be run twice", entry.guest, entry.peer));
+  }
+  if (released && resolution == Resolution::kDiscardHere) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} has given guest {} up, and says so: this is the only copy, it will not be "
+                    "discarded",
+                    entry.peer, entry.guest));
+  }
+  if (owned || resolution == Resolution::kDiscardHere) return LetGo(entry, journal);
+  if (released || resolution == Resolution::kRunHere) return TakeBack(entry, journal);
+  const std::string choice = fmt::format(
+      "look whether it runs there, then `ramferry resolve {} --run-here` (it does NOT run there, "
+      "and never will) or `--discard-here` (it does)",
+      entry.migration_id);
+  if (!verdict.ok()) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} cannot be asked who owns guest {} ({}). It stays paused here. Try again when that host "
+        "can be reached. If it never will: {}",
+        entry.peer, entry.guest, Message(verdict.status()), choice));
+  }
+  return absl::FailedPreconditionError(
+      fmt::format("{} does not know what became of guest {}: {}", entry.peer, entry.guest, choice));
 }
 
 absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution resolution,
                                          const Settings& settings, const Journal& journal) {
+  absl::StatusOr<std::string> done;
   switch (entry.phase) {
     case Phase::kTracking:
     case Phase::kPausing:
     case Phase::kReturned:
       if (resolution == Resolution::kDiscardHere) {
         return absl::FailedPreconditionError(
-            fmt::format("guest {} never left this host: it will not be discarded", entry.guest));
+            fmt::format("guest {} is this host's: it will not be discarded", entry.guest));
       }
-      return TakeBack(entry, journal);
+      done = TakeBack(entry, journal);
+      break;
     case Phase::kGone:
       if (resolution == Resolution::kRunHere) {
         return absl::FailedPreconditionError(
             fmt::format("guest {} runs on {}, which said so: it will not be run twice", entry.guest,
                         entry.peer));
       }
-      return LetGo(entry, journal);
+      done = LetGo(entry, journal);
+      break;
     default:
-      if (resolution == Resolution::kRunHere) return TakeBack(entry, journal);
-      if (resolution == Resolution::kDiscardHere) return LetGo(entry, journal);
-      return SettleHandOver(entry, settings, journal);
+      done = SettleHandOver(entry, resolution, settings, journal);
+      break;
   }
+  const bool asked_for = entry.phase != Phase::kTracking && entry.phase != Phase::kPausing;
+  if (done.ok() && asked_for) Confirm(entry, settings);
+  return done;
 }
 
 absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
   RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathOf(entry.locator), entry.undo));
-  if (entry.phase == Phase::kReserved) {
-    // Nobody will ask: the source was never told that we hold it, and so never handed it over.
+  if (entry.phase == Phase::kReserved) {  // nothing was promised: the source never asks
     RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kDestination));
   } else {
     entry.phase = Phase::kReleased;  // kept: the source may ask
@@ -102,15 +130,8 @@ absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
   return fmt::format("guest {} was given up: it is {}'s", entry.guest, entry.peer);
 }
 
-absl::StatusOr<std::string> TakeOver(JournalEntry entry, const Journal& journal) {
-  entry.phase = Phase::kActivated;
-  RETURN_IF_ERROR(journal.Write(entry));
-  return fmt::format("guest {} runs here", entry.guest);
-}
-
-absl::StatusOr<std::string> SettleDestination(const JournalEntry& entry, Resolution resolution,
+absl::StatusOr<std::string> SettleDestination(JournalEntry entry, Resolution resolution,
                                               const Journal& journal) {
-  const std::string path = QmpPathOf(entry.locator);
   switch (entry.phase) {
     case Phase::kReserved:
     case Phase::kHolding:
@@ -121,17 +142,19 @@ absl::StatusOr<std::string> SettleDestination(const JournalEntry& entry, Resolut
       return GiveUp(entry, journal);
     case Phase::kActivating: {
       if (resolution == Resolution::kDiscardHere) return GiveUp(entry, journal);
-      const auto runs = QemuDestination::Runs(path);
-      if (!runs.ok()) {
+      const absl::Status taken =
+          QemuDestination::TakeOver(QmpPathOf(entry.locator), entry.undo, entry.running);
+      if (absl::IsNotFound(taken)) {
         return absl::FailedPreconditionError(fmt::format(
-            "guest {} was about to run here, and its QEMU is gone: it may have run for a moment. "
-            "If "
-            "the source still has it (paused), decide which copy counts, and `ramferry resolve {} "
-            "--discard-here`",
-            entry.guest, entry.migration_id));
+            "guest {} was about to run here, and its QEMU has ended: it may have run for a moment. "
+            "`ramferry resolve {} --discard-here` gives it back to {}, which has it paused as it "
+            "was before",
+            entry.guest, entry.migration_id, entry.peer));
       }
-      if (!*runs && entry.running) RETURN_IF_ERROR(QemuDestination::Resume(path));
-      return TakeOver(entry, journal);
+      RETURN_IF_ERROR(taken);
+      entry.phase = Phase::kActivated;
+      RETURN_IF_ERROR(journal.Write(entry));
+      return fmt::format("guest {} runs here", entry.guest);
     }
     default:
       // Activated or released: nothing is left to do but to answer the source, if it asks. A person
@@ -179,13 +202,21 @@ std::string Explain(const JournalEntry& entry) {
 
 absl::StatusOr<std::string> SettleEntry(const JournalEntry& entry, Resolution resolution,
                                         const Settings& settings, const Journal& journal) {
-  if (WriterLives(entry)) {
-    return absl::FailedPreconditionError(
-        fmt::format("ramferry (process {}) is at work on guest {}: let it end, or end it",
-                    entry.pid, entry.guest));
+  ASSIGN_OR_RETURN(const UniqueFd lock, journal.Lock());
+  // Another process may have settled it since the caller read it.
+  const auto now = journal.Read(entry.migration_id, entry.role);
+  if (absl::IsNotFound(now.status())) {
+    return fmt::format("guest {} has been settled meanwhile", entry.guest);
   }
-  return entry.role == Role::kSource ? SettleSource(entry, resolution, settings, journal)
-                                     : SettleDestination(entry, resolution, journal);
+  RETURN_IF_ERROR(now.status());
+  const bool settled = now->phase == Phase::kActivated || now->phase == Phase::kReleased;
+  if (!settled && WriterLives(*now)) {
+    return absl::FailedPreconditionError(
+        fmt::format("ramferry (process {}) is at work on guest {}: let it end, or end it", now->pid,
+                    now->guest));
+  }
+  return now->role == Role::kSource ? SettleSource(*now, resolution, settings, journal)
+                                    : SettleDestination(*now, resolution, journal);
 }
 
 }  // namespace ramferry

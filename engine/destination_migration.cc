@@ -125,6 +125,7 @@ absl::Status DestinationMigration::TakeReservation() {
   entry_.locator = guest_->locator();
   entry_.undo = guest_->undo_record();
   RETURN_IF_ERROR(WriteJournal(Phase::kReserved));
+  ForgetEarlier();
   Reserved reserved;
   absl::Status failure = absl::FailedPreconditionError(
       fmt::format("the source can send guest memory over {}, this host takes it over none of these",
@@ -145,6 +146,18 @@ absl::Status DestinationMigration::TakeReservation() {
   if (reserved.offers.empty()) return failure;
   context_.observer.OnReserved(entry_.migration_id, reserve->guest, entry_.peer);
   return control_->Send(reserved);
+}
+
+// A source settles a guest's earlier migrations before it begins another, so that it asks about
+// them no more; its confirmation of one of them may have been lost.
+void DestinationMigration::ForgetEarlier() {
+  const auto entries = context_.journal.ReadAll();
+  if (!entries.ok()) return context_.observer.OnNote(Message(entries.status()));
+  for (const JournalEntry& entry : *entries) {
+    const bool settled = entry.phase == Phase::kActivated || entry.phase == Phase::kReleased;
+    if (!settled || entry.guest != entry_.guest || entry.peer != entry_.peer) continue;
+    context_.journal.Remove(entry.migration_id, Role::kDestination).IgnoreError();
+  }
 }
 
 absl::Status DestinationMigration::TakeImage() {
@@ -229,17 +242,30 @@ absl::Status DestinationMigration::Activate() {
   absl::Status status = WriteJournal(Phase::kActivating);
   if (status.ok()) status = guest_->Activate();
   if (!status.ok() && !guest_->active()) {
-    // Discard makes sure that it cannot run here; only then may the source be told so. Without the
-    // disk's help, if need be: whoever reads "holding" there later comes to the same end.
+    // First out of "activating": after a crash, that and no guest would mean that it may have run.
+    // Where the disk refuses even that, a lost answer and a crash would leave the rest to a person.
+    if (const absl::Status back = BackToHolding(); !back.ok()) {
+      context_.observer.OnNote(Message(back));
+    }
+    // Discard makes sure that it cannot run here; only then may the source be told so.
     if (const absl::Status gone = guest_->Discard(); !gone.ok()) {
       context_.observer.OnNote(fmt::format(
           "guest {} could not be started here ({}), and what is left of it could not be removed "
           "({}): see `ramferry status`",
           entry_.guest, Message(status), Message(gone)));
+      LeaveUnsettled();
       return status;
     }
     WriteJournal(Phase::kReleased).IgnoreError();
     control_->Send(HandedBack{.reason = Message(status)}).IgnoreError();
+    return status;
+  }
+  if (absl::IsUnavailable(status)) {
+    context_.observer.OnNote(fmt::format(
+        "the hypervisor of guest {} ended while it was told to run it ({}): the guest may have run "
+        "for a moment. `ramferry resolve` on both hosts settles it",
+        entry_.guest, Message(status)));
+    LeaveUnsettled();
     return status;
   }
   if (!status.ok()) context_.observer.OnNote(Message(status));
@@ -255,18 +281,34 @@ absl::Status DestinationMigration::Activate() {
   return absl::OkStatus();
 }
 
+absl::Status DestinationMigration::BackToHolding() {
+  const absl::Status written = WriteJournal(Phase::kHolding);
+  if (written.ok()) return written;
+  // A full disk may have kept "activating" off it as well.
+  const auto on_disk = context_.journal.Read(entry_.migration_id, Role::kDestination);
+  return on_disk.ok() && on_disk->phase == Phase::kHolding ? absl::OkStatus() : written;
+}
+
+void DestinationMigration::LeaveUnsettled() {
+  entry_.pid = 0;
+  WriteJournal(entry_.phase).IgnoreError();
+}
+
 // Gives the reservation back: the guest never ran here and never will.
 void DestinationMigration::Release(const absl::Status& why) {
   for (const auto& receiver : receivers_) receiver->Stop();
-  absl::Status gone;
-  if (guest_ != nullptr) gone = guest_->Discard();
-  if (!gone.ok()) context_.observer.OnNote(Message(gone));
-  // A source may ask only about a guest that it may have handed over: one that it heard we hold, and
-  // that it did not itself take back. Nobody would ever confirm another record.
-  if (may_be_asked_ && !source_gave_up_) {
-    WriteJournal(Phase::kReleased).IgnoreError();
-  } else if (journaled_ && gone.ok()) {
-    context_.journal.Remove(entry_.migration_id, Role::kDestination).IgnoreError();
+  absl::Status left;
+  if (guest_ != nullptr) left = guest_->Discard();
+  if (journaled_ && left.ok()) {
+    // A source may ask only about a guest that it may have handed over: one that it heard we hold,
+    // and that it did not itself take back. Nobody would ever confirm another record.
+    left = may_be_asked_ && !source_gave_up_
+               ? WriteJournal(Phase::kReleased)
+               : context_.journal.Remove(entry_.migration_id, Role::kDestination);
+  }
+  if (!left.ok()) {
+    context_.observer.OnNote(Message(left));
+    if (journaled_) LeaveUnsettled();
   }
   control_->Send(Refused{.reasons = {Message(why)}}).IgnoreError();
 }

@@ -4,8 +4,8 @@
 //   migration.Run(control);       // blocks until the guest runs here, or nothing of it is left
 //
 // The rule: until the ownership message has come, any trouble means that the guest is given up here
-// and nothing is left of it; from then on, only a guest that
-// certainly never ran may be given back, and in so many words (HandedBack, or Verdict::kReleased).
+// and nothing is left of it; from then on, only a guest that certainly never ran may be given back,
+// and in so many words (HandedBack, or Verdict::kReleased).
 #pragma once
 
 #include <chrono>
@@ -59,6 +59,7 @@ class DestinationMigration {
   [[nodiscard]] absl::StatusOr<ControlMessage> Receive(Deadline deadline);
   [[nodiscard]] absl::Status Greet();
   [[nodiscard]] absl::Status TakeReservation();
+  void ForgetEarlier();
   // Until the image is whole and the device state loaded.
   [[nodiscard]] absl::Status TakeImage();
   [[nodiscard]] absl::Status CompleteImage(const ImageComplete& complete);
@@ -67,6 +68,10 @@ class DestinationMigration {
   [[nodiscard]] absl::Status Activate();
   void Release(const absl::Status& why);
   void Drop(const std::string& transport);
+  // Sees to it that "activating" is not on disk (any more).
+  [[nodiscard]] absl::Status BackToHolding();
+  // What is on disk is for the operator, or the next ramferry, to settle.
+  void LeaveUnsettled();
 
   DestinationContext context_;
   ControlChannel* control_ = nullptr;
@@ -77,7 +82,7 @@ class DestinationMigration {
   uint64_t state_bytes_ = 0;
   bool paused_ = false;
   bool journaled_ = false;
-  bool may_be_asked_ = false;  // the source may have sent its ownership message
+  bool may_be_asked_ = false;    // the source may have sent its ownership message
   bool source_gave_up_ = false;  // in its own words, and so before any ownership message
 };
 

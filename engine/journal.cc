@@ -1,19 +1,23 @@
 #include "engine/journal.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <sstream>
 #include <utility>
 
+#include "base/process_identity.h"
 #include "base/status.h"
-#include "base/unique_fd.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 
@@ -41,19 +45,13 @@ absl::Status SyncDirectory(const std::string& path) {
   return absl::OkStatus();
 }
 
-// Field 22 of /proc/PID/stat, in clock ticks since boot; 0 when there is no such process.
-int64_t StartTimeOf(int64_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string line;
-  if (!std::getline(file, line)) return 0;
-  const size_t name_end = line.rfind(')');  // the name may hold anything
-  if (name_end == std::string::npos) return 0;
-  std::istringstream fields(line.substr(name_end + 1));
-  std::string skipped;
-  for (int field = 3; field < 22; ++field) fields >> skipped;
-  int64_t start = 0;
-  fields >> start;
-  return start;
+// For tests of what a crash leads to: with RAMFERRY_TEST_STOP=before:PHASE or after:PHASE in its
+// environment this process stops itself (SIGSTOP), once, at that write. Inert otherwise.
+void StopForTest(const char* when, Phase phase) {
+  static std::atomic<bool> stopped = false;
+  const char* wanted = std::getenv("RAMFERRY_TEST_STOP");
+  if (wanted == nullptr || fmt::format("{}:{}", when, NameOf(phase)) != wanted) return;
+  if (!stopped.exchange(true)) ::kill(::getpid(), SIGSTOP);
 }
 
 }  // namespace
@@ -73,8 +71,10 @@ std::string FormatJournalEntry(const JournalEntry& entry) {
               {"guest", entry.guest},
               {"locator", entry.locator},
               {"peer", entry.peer},
+              {"server_name", entry.server_name},
               {"undo", entry.undo},
               {"running", entry.running},
+              {"boot_id", entry.boot_id},
               {"pid", entry.pid},
               {"pid_started", entry.pid_started}}
              .dump(2, ' ', false, json::error_handler_t::replace) +
@@ -104,7 +104,8 @@ absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text) {
   if (!number("format", format) || !string("migration_id", entry.migration_id) ||
       !string("role", role) || !string("phase", phase) || !string("guest", entry.guest) ||
       !string("locator", entry.locator) || !string("peer", entry.peer) ||
-      !string("undo", entry.undo) || !number("pid", entry.pid) ||
+      !string("server_name", entry.server_name) || !string("undo", entry.undo) ||
+      !string("boot_id", entry.boot_id) || !number("pid", entry.pid) ||
       !number("pid_started", entry.pid_started) || running == object.end() ||
       !running->is_boolean()) {
     return absl::InvalidArgumentError("a field is missing or of the wrong type");
@@ -146,6 +147,7 @@ absl::Status Journal::Write(const JournalEntry& entry) const {
   if (entry.migration_id.empty() || entry.migration_id.find('/') != std::string::npos) {
     return absl::InvalidArgumentError("a migration id names a file: it cannot hold '/'");
   }
+  StopForTest("before", entry.phase);
   const std::string path = PathOf(entry.migration_id, entry.role);
   const std::string next = path + ".next";
   const std::string text = FormatJournalEntry(entry);
@@ -162,7 +164,9 @@ absl::Status Journal::Write(const JournalEntry& entry) const {
     ::unlink(next.c_str());
     return ErrnoStatus(error, "cannot write the journal " + path);
   }
-  return SyncDirectory(directory_);
+  const absl::Status synced = SyncDirectory(directory_);
+  StopForTest("after", entry.phase);
+  return synced;
 }
 
 absl::Status Journal::Remove(const std::string& migration_id, Role role) const {
@@ -170,7 +174,7 @@ absl::Status Journal::Remove(const std::string& migration_id, Role role) const {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return ErrnoStatus(errno, "cannot remove the journal entry " + path);
   }
-  return absl::OkStatus();
+  return SyncDirectory(directory_);
 }
 
 absl::StatusOr<JournalEntry> Journal::Read(const std::string& migration_id, Role role) const {
@@ -192,21 +196,34 @@ absl::StatusOr<std::vector<JournalEntry>> Journal::ReadAll() const {
     for (const Role role : {Role::kSource, Role::kDestination}) {
       const std::string ending = fmt::format(".{}.json", NameOf(role));
       if (!name.ends_with(ending)) continue;
-      ASSIGN_OR_RETURN(JournalEntry entry, Read(name.substr(0, name.size() - ending.size()), role));
-      entries.push_back(std::move(entry));
+      auto entry = Read(name.substr(0, name.size() - ending.size()), role);
+      if (absl::IsNotFound(entry.status())) continue;  // its migration has ended just now
+      if (!entry.ok()) return entry.status();
+      entries.push_back(*std::move(entry));
     }
   }
   if (error) return ErrnoStatus(error.value(), "cannot read the state directory " + directory_);
   return entries;
 }
 
+absl::StatusOr<UniqueFd> Journal::Lock() const {
+  UniqueFd fd(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  while (fd.valid() && ::flock(fd.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return ErrnoStatus(errno, "cannot lock the state directory " + directory_);
+  }
+  if (!fd.valid()) return ErrnoStatus(errno, "cannot open the state directory " + directory_);
+  return fd;
+}
+
 void StampWithThisProcess(JournalEntry& entry) {
-  entry.pid = ::getpid();
-  entry.pid_started = StartTimeOf(entry.pid);
+  const ProcessIdentity self = IdentityOf(::getpid());
+  entry.boot_id = self.boot_id;
+  entry.pid = self.pid;
+  entry.pid_started = self.started;
 }
 
 bool WriterLives(const JournalEntry& entry) {
-  return entry.pid > 0 && entry.pid_started != 0 && StartTimeOf(entry.pid) == entry.pid_started;
+  return Lives({.boot_id = entry.boot_id, .pid = entry.pid, .started = entry.pid_started});
 }
 
 }  // namespace ramferry

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/unique_fd.h"
 
 namespace ramferry {
 
@@ -41,10 +42,13 @@ struct JournalEntry {
   std::string guest;        // its name
   std::string locator;      // how to find it on this host, e.g. "qemu:/run/web1.qmp"
   std::string peer;         // the other host, as we reach it (source) or as it proved to be
+  std::string server_name;  // source: what the peer's certificate must say; empty: the host in peer
   std::string undo;         // the glue's own record (SourceGuest::undo_record)
   bool running = true;      // the guest ran before the migration (or was paused by its owner)
-  int64_t pid = 0;          // of the ramferry at work on it
-  int64_t pid_started = 0;  // its start time (proc(5), field 22): tells a reused pid
+  // The ramferry at work on it (base/process_identity.h); pid 0: nobody is any more.
+  std::string boot_id;
+  int64_t pid = 0;
+  int64_t pid_started = 0;
   friend bool operator==(const JournalEntry&, const JournalEntry&) = default;
 };
 
@@ -58,12 +62,17 @@ class Journal {
   [[nodiscard]] static absl::StatusOr<Journal> Open(std::string directory);
 
   [[nodiscard]] absl::Status Write(const JournalEntry& entry) const;
-  // Forgets a migration that has ended. No error when there is no such entry.
+  // Forgets a migration that has ended, for good: after OK the entry does not come back with a
+  // crash of this host. No error when there is no such entry.
   [[nodiscard]] absl::Status Remove(const std::string& migration_id, Role role) const;
   // NotFound when there is none.
   [[nodiscard]] absl::StatusOr<JournalEntry> Read(const std::string& migration_id, Role role) const;
   // All entries; a file that is none is an error that names it.
   [[nodiscard]] absl::StatusOr<std::vector<JournalEntry>> ReadAll() const;
+
+  // Held while a dead ramferry's entry is settled, so that two processes do not settle it in two
+  // ways. Waits for its turn; closing the descriptor (or dying) gives it back.
+  [[nodiscard]] absl::StatusOr<UniqueFd> Lock() const;
 
   [[nodiscard]] const std::string& directory() const { return directory_; }
 

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "engine/source_migration.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace ramferry {
 namespace {
@@ -33,6 +34,11 @@ void SourceMigration::Activation() {
   if (const auto* back = std::get_if<HandedBack>(&*answer)) {
     return FinishHere(absl::AbortedError(
         "the destination could not run the guest and gave it back: " + back->reason));
+  }
+  // It gave the guest up before the ownership message reached it, which it then never takes.
+  if (const auto* refused = std::get_if<Refused>(&*answer)) {
+    return FinishHere(absl::AbortedError(
+        fmt::format("the destination gave the guest up: {}", fmt::join(refused->reasons, "; "))));
   }
   Settle(absl::InvalidArgumentError(
       fmt::format("the destination answered the ownership message with {}", NameOf(*answer))));
@@ -68,15 +74,17 @@ void SourceMigration::Settle(const absl::Status& why) {
 // The guest runs on the destination.
 void SourceMigration::FinishGone() {
   report_.outcome = Outcome::kMigrated;
-  WriteJournal(Phase::kGone).IgnoreError();  // "handing over" on disk leads to the same end
+  const bool written = WriteJournal(Phase::kGone).ok();
   Enter(Stage::kDone).IgnoreError();
   report_.stage = stages_.stage();
-  if (const absl::Status status = context_.guest.Commit(); !status.ok()) {
-    context_.observer.OnNote(Message(status));
+  bool forgotten = false;
+  if (const absl::Status status = context_.guest.Commit(); status.ok()) {
+    forgotten = context_.journal.Remove(report_.migration_id, Role::kSource).ok();
+  } else {
+    context_.observer.OnNote(Message(status));  // the entry stays, for `ramferry resolve`
   }
-  if (context_.journal.Remove(report_.migration_id, Role::kSource).ok()) {
-    context_.confirm(report_.migration_id);
-  }
+  // Only when nothing that is on our disk, even after a crash of this host, makes us ask again.
+  if (written || forgotten) context_.confirm(report_.migration_id);
 }
 
 // The guest is, or is again, the source's.
@@ -84,24 +92,25 @@ void SourceMigration::FinishHere(const absl::Status& why) {
   report_.outcome = Outcome::kRolledBack;
   report_.stage = stages_.stage();
   report_.error = Message(why);
-  if (stages_.stage() >= Stage::kActivation) {
-    // On the destination's word. If this cannot be written, the disk still says "handing over", and
-    // asking again gives the same answer.
-    WriteJournal(Phase::kReturned).IgnoreError();
-  } else {
-    context_.control.Send(Abort{.reason = report_.error}).IgnoreError();
-  }
+  const bool handed_over = !SourceOwns(stages_.stage());
+  // On the destination's word. If this cannot be written, the disk still says "handing over", and
+  // asking again gives the same answer.
+  if (handed_over) WriteJournal(Phase::kReturned).IgnoreError();
+  // An Abort says that we shall never ask: not while "handing over" may be on our disk.
+  const bool may_ask = !handed_over && entry_.phase == Phase::kHandingOver;
+  const Abort abort{.reason = report_.error};
+  if (!handed_over && !may_ask) context_.control.Send(abort).IgnoreError();
   const absl::Status undone = context_.guest.RollBack();
   if (stopped_ != Deadline{}) report_.downtime_ms = MillisecondsBetween(stopped_, Clock::now());
   if (!undone.ok()) {
     report_.error += fmt::format("; undoing it on this host failed: {}", Message(undone));
-    return;  // the journal entry stays, for `ramferry resolve`
+    // The entry stays, for `ramferry resolve`, unless there is nothing left to undo.
+    if (!absl::IsNotFound(undone)) return;
   }
   Enter(Stage::kRolledBack).IgnoreError();
-  if (!journaled_) return;
-  if (context_.journal.Remove(report_.migration_id, Role::kSource).ok()) {
-    context_.confirm(report_.migration_id);
-  }
+  if (journaled_ && !context_.journal.Remove(report_.migration_id, Role::kSource).ok()) return;
+  if (may_ask) context_.control.Send(abort).IgnoreError();
+  if (handed_over) context_.confirm(report_.migration_id);
 }
 
 }  // namespace ramferry

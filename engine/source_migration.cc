@@ -46,6 +46,7 @@ SourceMigration::SourceMigration(SourceContext context)
             .guest = guest.name,
             .locator = context_.locator,
             .peer = context_.destination,
+            .server_name = context_.server_name,
             .undo = context_.guest.undo_record(),
             .running = guest.running};
   StampWithThisProcess(entry_);

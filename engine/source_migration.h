@@ -34,6 +34,7 @@ struct SourceContext {
   std::string locator;  // of the guest on this host, for the journal
   ControlChannel& control;
   std::string destination;  // as the user named it
+  std::string server_name;  // what its certificate must say; empty: the host in `destination`
   // In order of preference; each serves the offers of one transport (ChannelConnector::transport).
   std::vector<ChannelConnector*> connectors;
   const Journal& journal;

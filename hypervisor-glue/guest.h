@@ -87,7 +87,8 @@ class SourceGuest {
   [[nodiscard]] virtual absl::Status Commit() = 0;
 
   // Undoes everything, in any state before Commit: the guest runs (or is paused) as before
-  // StartTracking, nothing of Ramferry is left in it. Idempotent.
+  // StartTracking, nothing of Ramferry is left in it. Idempotent. NotFound: the guest itself has
+  // ended, so that nothing is left to undo.
   [[nodiscard]] virtual absl::Status RollBack() = 0;
 
   // Stops touching the guest and leaves it stopped, for the case that its ownership is in doubt.
@@ -116,6 +117,8 @@ class DestinationGuest {
   [[nodiscard]] virtual absl::Status FinishDeviceState(Deadline deadline) = 0;
 
   // Runs the guest (unless its owner had paused it) and announces its network addresses.
+  // Unavailable, and active(): the hypervisor ended just then, and nobody can say whether the guest
+  // ran for a moment.
   [[nodiscard]] virtual absl::Status Activate() = 0;
   // What can wait until the source has been told: tidying up. An error here loses nothing.
   [[nodiscard]] virtual absl::Status FinishActivation() { return absl::OkStatus(); }

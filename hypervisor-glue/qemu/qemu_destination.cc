@@ -97,6 +97,8 @@ absl::Status QemuDestination::FinishDeviceState(Deadline deadline) {
 
 absl::Status QemuDestination::Activate() {
   if (run_) {
+    // A QEMU that has ended by now has certainly not run the guest.
+    RETURN_IF_ERROR(qmp_->Execute("query-status").status());
     qmp_->ForgetEvents();
     const auto told = qmp_->Execute("cont");
     // QEMU's own refusal (a disk that is locked, say) means that it did not start. No answer at all
@@ -107,7 +109,10 @@ absl::Status QemuDestination::Activate() {
     RETURN_IF_ERROR(qmp_->WaitEvent([](const QmpEvent& event) { return event.name == "RESUME"; },
                                     In(kResumeTime))
                         .status());
-    RETURN_IF_ERROR(AnnounceSelf(*qmp_));
+    if (const absl::Status announced = AnnounceSelf(*qmp_); !announced.ok()) {
+      return absl::AbortedError("the guest runs, but its network was not told: " +
+                                Message(announced));
+    }
   }
   active_ = true;
   return absl::OkStatus();

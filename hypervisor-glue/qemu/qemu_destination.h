@@ -47,11 +47,12 @@ class QemuDestination : public DestinationGuest {
   std::string locator() const override { return "qemu:" + qmp_->path(); }
   std::string undo_record() const override;
 
-  // For a guest that a ramferry, now dead, had been about to take over. Whether it runs.
-  [[nodiscard]] static absl::StatusOr<bool> Runs(const std::string& qmp_path);
-  // Tells it to run.
-  [[nodiscard]] static absl::Status Resume(const std::string& qmp_path);
-  // Ends its QEMU, if it does not run, and removes what `undo` (undo_record) names.
+  // For a guest that had been handed over to a ramferry, now dead: sees to it that it runs, if it
+  // is to (`run`). `undo` is that one's undo_record. NotFound: its QEMU has ended.
+  [[nodiscard]] static absl::Status TakeOver(const std::string& qmp_path, const std::string& undo,
+                                             bool run);
+  // For a guest that is not ours: ends its QEMU and removes what is left of it. An operator's QEMU
+  // that nothing has been loaded into is left alone. FailedPrecondition: it runs.
   [[nodiscard]] static absl::Status DiscardLeftover(const std::string& qmp_path,
                                                     const std::string& undo);
 

@@ -1,5 +1,7 @@
 // QemuHost: finds or starts the QEMU for a guest that comes.
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,8 +9,10 @@
 #include <utility>
 
 #include "base/status.h"
+#include "base/unique_fd.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_destination.h"
+#include "hypervisor-glue/qemu/qmp_json.h"
 
 namespace ramferry {
 namespace {
@@ -18,6 +22,7 @@ using std::chrono::seconds;
 constexpr seconds kConnectTime{5};
 // For a QEMU that was just started to open its QMP socket.
 constexpr seconds kStartTime{20};
+constexpr seconds kQuitTime{10};
 
 // The files that `argv` names as mem-path= and that do not exist yet.
 std::vector<std::string> MissingMemoryFiles(const std::vector<std::string>& argv) {
@@ -30,6 +35,21 @@ std::vector<std::string> MissingMemoryFiles(const std::vector<std::string>& argv
     if (::access(path.c_str(), F_OK) != 0) missing.push_back(path);
   }
   return missing;
+}
+
+// A ramferry that was killed between starting a QEMU and writing its journal left one that still
+// waits for its first byte. Any other is none of our business here.
+absl::Status EndUnusedQemu(const std::string& qmp_path) {
+  if (!QmpClient::Listens(qmp_path)) return absl::OkStatus();
+  auto qmp = QmpClient::Connect(qmp_path, In(kConnectTime));
+  if (!qmp.ok()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const auto status, (*qmp)->Execute("query-status"));
+  if (Field<std::string>(status, "status") != "inmigrate") return absl::OkStatus();
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, (*qmp)->peer_pid(), 0)));
+  RETURN_IF_ERROR((*qmp)->Execute("quit").status());
+  pollfd ended{.fd = process.get(), .events = POLLIN};
+  if (process.valid()) ::poll(&ended, 1, MillisecondsLeft(In(kQuitTime)));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<QmpClient>> ConnectStarted(const QemuProcess& process,
@@ -65,14 +85,14 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
   }
   const std::string stem = options_.runtime_directory + "/" + definition->name;
   const std::string qmp_path = definition->qmp.empty() ? stem + ".qmp" : definition->qmp;
-  // Another QEMU on the same memory file would be the end of the guest in it.
-  const auto other = QmpClient::Connect(qmp_path, In(kConnectTime));
-  if (other.ok() || absl::IsDeadlineExceeded(other.status())) {
+  RETURN_IF_ERROR(EndUnusedQemu(qmp_path));
+  // A second QEMU on the same memory files would be the end of the first one's guest: so not even
+  // when this one does not answer.
+  if (QmpClient::Listens(qmp_path)) {
     return absl::AlreadyExistsError(
         fmt::format("a QEMU for guest '{}' already runs on the destination (QMP socket {})",
                     description.name, qmp_path));
   }
-  if (!SaysThatQemuHasEnded(other.status())) return other.status();
   ::unlink(qmp_path.c_str());
   std::vector<std::string> argv = definition->argv;
   for (const std::string& word :

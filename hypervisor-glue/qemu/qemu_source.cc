@@ -62,7 +62,8 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string
 absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::TakeUp(const std::string& qmp_path,
                                                                const std::string& undo,
                                                                bool running) {
-  ASSIGN_OR_RETURN(auto qmp, QmpClient::Connect(qmp_path, In(kConnectTime)));
+  const auto record = nlohmann::json::parse(undo, nullptr, /*allow_exceptions=*/false);
+  ASSIGN_OR_RETURN(auto qmp, ConnectAgain(qmp_path, record));
   ASSIGN_OR_RETURN(QemuInventory inventory, TakeInventory(*qmp));
   std::unique_ptr<QemuSource> guest(new QemuSource(std::move(qmp), std::move(inventory)));
   ASSIGN_OR_RETURN(guest->settings_, MigrationSettings::FromUndoRecord(undo));
@@ -185,7 +186,8 @@ absl::Status QemuSource::Commit() {
   tracker_.reset();
   pipe_.reset();
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid(), 0)));
-  RETURN_IF_ERROR(qmp_->Execute("quit").status());
+  const absl::Status told = qmp_->Execute("quit").status();
+  if (!told.ok() && !HasEnded({{"process", process_}})) return told;
   if (process.valid()) {
     pollfd ended{.fd = process.get(), .events = POLLIN};
     if (::poll(&ended, 1, static_cast<int>(std::chrono::milliseconds(kQuitTime).count())) == 0) {
@@ -225,6 +227,14 @@ absl::Status QemuSource::EndQemuMigration() {
 }
 
 absl::Status QemuSource::RollBack() {
+  const absl::Status result = Undo();
+  if (!result.ok() && HasEnded({{"process", process_}})) {
+    return absl::NotFoundError("the guest's QEMU has ended meanwhile");
+  }
+  return result;
+}
+
+absl::Status QemuSource::Undo() {
   tracker_.reset();
   absl::Status result;
   if (pause_begun_) {
@@ -247,6 +257,12 @@ absl::Status QemuSource::RollBack() {
     paused_at_ = {};
   }
   return result;
+}
+
+std::string QemuSource::undo_record() const {
+  auto record = nlohmann::json::parse(settings_.UndoRecord());
+  record["process"] = process_;
+  return record.dump();
 }
 
 absl::Status QemuSource::LeaveStopped() {

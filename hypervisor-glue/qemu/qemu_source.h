@@ -20,6 +20,7 @@
 #include "hypervisor-glue/guest.h"
 #include "hypervisor-glue/qemu/inventory.h"
 #include "hypervisor-glue/qemu/migration_settings.h"
+#include "hypervisor-glue/qemu/qemu_again.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
 #include "hypervisor-glue/qemu/state_pipe.h"
 #include "hypervisor-glue/tracking/memory_file.h"
@@ -34,7 +35,7 @@ class QemuSource : public SourceGuest {
 
   // Takes up a guest that another ramferry, now dead, had begun to move: whatever its QEMU is in
   // the middle of, RollBack and Commit work. `undo` is that one's undo_record; `running` as
-  // described then.
+  // described then. NotFound: that very QEMU has ended.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<QemuSource>> TakeUp(
       const std::string& qmp_path, const std::string& undo, bool running);
 
@@ -57,18 +58,20 @@ class QemuSource : public SourceGuest {
   absl::Status Commit() override;
   absl::Status RollBack() override;
   absl::Status LeaveStopped() override;
-  std::string undo_record() const override { return settings_.UndoRecord(); }
+  std::string undo_record() const override;
 
  private:
   QemuSource(std::unique_ptr<QmpClient> qmp, QemuInventory inventory)
-      : qmp_(std::move(qmp)), inventory_(std::move(inventory)) {}
+      : qmp_(std::move(qmp)), inventory_(std::move(inventory)), process_(ProcessRecord(*qmp_)) {}
   [[nodiscard]] absl::Status MapMemory();
   // QEMU's own word on why its migration failed.
   [[nodiscard]] absl::Status MigrationError();
   [[nodiscard]] absl::Status EndQemuMigration();
+  [[nodiscard]] absl::Status Undo();
 
   std::unique_ptr<QmpClient> qmp_;
   QemuInventory inventory_;
+  nlohmann::json process_;  // ProcessRecord
   MigrationSettings settings_;
   GuestDescription description_;
   std::vector<MemoryFile> files_;

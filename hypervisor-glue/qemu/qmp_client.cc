@@ -34,6 +34,9 @@ absl::Status SendAll(int socket, std::string_view bytes, int fd) {
     const ssize_t sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EINTR) continue;
+      if (errno == EPIPE || errno == ECONNRESET) {
+        return absl::UnavailableError("QEMU closed its QMP socket (has it ended?)");
+      }
       return ErrnoStatus(errno, "cannot send to QEMU's QMP socket");
     }
     bytes.remove_prefix(static_cast<size_t>(sent));
@@ -153,6 +156,16 @@ absl::StatusOr<std::unique_ptr<QmpClient>> QmpClient::Connect(const std::string&
   return client;
 }
 
+bool QmpClient::Listens(const std::string& path) {
+  sockaddr_un address{.sun_family = AF_UNIX};
+  if (path.empty() || path.size() >= sizeof address.sun_path) return false;
+  path.copy(address.sun_path, path.size());
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+             0 ||
+         (errno != ENOENT && errno != ECONNREFUSED);
+}
+
 absl::Status QmpClient::ReadMore(Deadline deadline) {
   if (!broken_.ok()) return broken_;
   pollfd waiting{.fd = socket_.get(), .events = POLLIN};
@@ -201,7 +214,9 @@ absl::Status QmpClient::Send(std::string_view command, const json& arguments, in
   json message = {{"execute", command}};
   if (!arguments.empty()) message["arguments"] = arguments;
   waiting_for_ = std::string(command);
-  return SendAll(socket_.get(), message.dump() + "\n", fd);
+  absl::Status sent = SendAll(socket_.get(), message.dump() + "\n", fd);
+  if (!sent.ok()) broken_ = sent;
+  return sent;
 }
 
 absl::StatusOr<json> QmpClient::WaitAnswer(Deadline deadline) {

@@ -50,13 +50,6 @@ class QmpParser {
   std::deque<nlohmann::json> messages_;
 };
 
-// Whether QmpClient::Connect said that no QEMU is there any more, and not merely that this one
-// cannot be talked to (another client has its monitor, no rights, ...): only then may anybody act
-// as if it had ended.
-[[nodiscard]] inline bool SaysThatQemuHasEnded(const absl::Status& connect) {
-  return absl::IsNotFound(connect) || absl::IsUnavailable(connect);
-}
-
 class QmpClient {
  public:
   static constexpr std::chrono::seconds kAnswerTime{10};
@@ -65,6 +58,9 @@ class QmpClient {
   // socket.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<QmpClient>> Connect(const std::string& path,
                                                                           Deadline deadline);
+
+  // Whether any process listens at `path`: a connection is taken, or too many wait for one.
+  [[nodiscard]] static bool Listens(const std::string& path);
 
   // The command's "return". QEMU's own error comes as FailedPrecondition with its description.
   // With `fd` (not negative) the descriptor travels along, as `getfd` needs it.

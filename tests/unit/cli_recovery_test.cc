@@ -1,5 +1,8 @@
 // What a killed ramferry left behind is settled as its journal says, and never so that a guest
 // could run twice or be lost.
+#include <unistd.h>
+
+#include "base/process_identity.h"
 #include "cli/recovery.h"
 #include "fake_qmp_server.h"
 #include "gmock/gmock.h"
@@ -8,12 +11,34 @@
 namespace ramferry {
 namespace {
 
+using testing::Contains;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr Phase kSourcePhases[] = {Phase::kTracking, Phase::kPausing, Phase::kHandingOver,
                                    Phase::kGone, Phase::kReturned};
 constexpr Phase kDestinationPhases[] = {Phase::kReserved, Phase::kHolding, Phase::kActivating,
                                         Phase::kActivated, Phase::kReleased};
+
+// The undo record of a QEMU that is `process`, with nothing to undo.
+std::string UndoRecord(const ProcessIdentity& process) {
+  return nlohmann::json{
+      {"process",
+       {{"boot_id", process.boot_id}, {"pid", process.pid}, {"started", process.started}}},
+      {"capabilities", nlohmann::json::object()},
+      {"max-bandwidth", 0},
+      {"started", false}}
+      .dump();
+}
+// A scripted QEMU is this process; one that has ended was another with its number.
+std::string Alive() {
+  return UndoRecord(IdentityOf(::getpid()));
+}
+std::string Ended() {
+  ProcessIdentity process = IdentityOf(::getpid());
+  process.started -= 1;
+  return UndoRecord(process);
+}
 
 class Recovery : public testing::Test {
  protected:
@@ -24,7 +49,8 @@ class Recovery : public testing::Test {
                        .phase = phase,
                        .guest = "web1",
                        .locator = "qemu:" + directory_.File("gone.qmp"),
-                       .peer = "192.0.2.77"};
+                       .peer = "192.0.2.77",
+                       .undo = Ended()};
     EXPECT_TRUE(journal_.Write(entry).ok());
     return entry;
   }
@@ -44,6 +70,7 @@ TEST_F(Recovery, work_of_a_living_ramferry_is_left_alone) {
   const auto check = [this](Role role, Phase phase) {
     JournalEntry entry = Entry(role, phase);
     StampWithThisProcess(entry);
+    ASSERT_TRUE(journal_.Write(entry).ok());
     for (const Resolution how :
          {Resolution::kAsk, Resolution::kRunHere, Resolution::kDiscardHere}) {
       const auto done = Settle(entry, how);
@@ -53,7 +80,35 @@ TEST_F(Recovery, work_of_a_living_ramferry_is_left_alone) {
     }
   };
   for (const Phase phase : kSourcePhases) check(Role::kSource, phase);
-  for (const Phase phase : kDestinationPhases) check(Role::kDestination, phase);
+  for (const Phase phase : {Phase::kReserved, Phase::kHolding, Phase::kActivating}) {
+    check(Role::kDestination, phase);
+  }
+}
+
+// Its words may be older than the journal.
+TEST_F(Recovery, caller_is_believed_no_more_than_the_journal) {
+  const JournalEntry stale = Entry(Role::kSource, Phase::kHandingOver);
+  Entry(Role::kSource, Phase::kGone);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Settle(stale, Resolution::kRunHere).status()));
+  EXPECT_TRUE(Settle(stale, Resolution::kDiscardHere).ok());
+  EXPECT_TRUE(Settle(stale, Resolution::kRunHere).ok());  // settled meanwhile: nothing to do
+}
+
+// A QMP path is no identity: by now it may be the path of another guest.
+TEST_F(Recovery, another_qemu_at_the_same_path_is_left_alone) {
+  for (const auto& [role, phase] :
+       {std::pair{Role::kSource, Phase::kTracking}, std::pair{Role::kSource, Phase::kPausing},
+        std::pair{Role::kSource, Phase::kGone}, std::pair{Role::kDestination, Phase::kReserved},
+        std::pair{Role::kDestination, Phase::kHolding},
+        std::pair{Role::kDestination, Phase::kActivating}}) {
+    FakeQmpServer other;
+    JournalEntry entry = Entry(role, phase);
+    entry.locator = "qemu:" + other.path();
+    ASSERT_TRUE(journal_.Write(entry).ok());
+    EXPECT_EQ(Settle(entry).ok(), phase != Phase::kActivating) << NameOf(phase);
+    EXPECT_TRUE(other.commands().empty()) << NameOf(phase);
+    ASSERT_TRUE(journal_.Remove(entry.migration_id, role).ok());
+  }
 }
 
 TEST_F(Recovery, guest_that_never_left_is_not_discarded) {
@@ -123,19 +178,23 @@ TEST_F(Recovery, guest_that_runs_after_all_is_ours) {
   qemu.Return("query-status", {{"status", "running"}, {"running", true}});
   JournalEntry entry = Entry(Role::kDestination, Phase::kActivating);
   entry.locator = "qemu:" + qemu.path();
+  entry.undo = Alive();
+  ASSERT_TRUE(journal_.Write(entry).ok());
   const auto done = Settle(entry);
   ASSERT_TRUE(done.ok()) << done.status();
   EXPECT_EQ(journal_.Read(entry.migration_id, entry.role)->phase, Phase::kActivated);
-  EXPECT_EQ(qemu.commands().size(), 1u);  // nothing but the question
+  EXPECT_THAT(qemu.commands(), Not(Contains("cont")));
 }
 
 TEST_F(Recovery, guest_that_was_told_to_run_and_does_not_is_run) {
   FakeQmpServer qemu;
-  qemu.Return("query-status", {{"status", "inmigrate"}, {"running", false}});
+  qemu.Return("query-status", {{"status", "paused"}, {"running", false}});
   qemu.Return("cont", nlohmann::json::object());
   qemu.Return("announce-self", nlohmann::json::object());
   JournalEntry entry = Entry(Role::kDestination, Phase::kActivating);
   entry.locator = "qemu:" + qemu.path();
+  entry.undo = Alive();
+  ASSERT_TRUE(journal_.Write(entry).ok());
   ASSERT_TRUE(Settle(entry).ok());
   EXPECT_EQ(journal_.Read(entry.migration_id, entry.role)->phase, Phase::kActivated);
 }
@@ -151,6 +210,7 @@ TEST_F(Recovery, qemu_that_cannot_be_asked_is_not_one_that_has_ended) {
         std::tuple{Role::kDestination, Phase::kActivating, Resolution::kDiscardHere}}) {
     JournalEntry entry = Entry(role, phase);
     entry.locator = "qemu:" + odd.path();
+    entry.undo = Alive();
     ASSERT_TRUE(journal_.Write(entry).ok());
     EXPECT_FALSE(Settle(entry, how).ok()) << NameOf(phase);
     const auto kept = journal_.Read(entry.migration_id, entry.role);
