@@ -1,0 +1,41 @@
+"""What can go wrong, each a function of an Attempt (world.py)."""
+import signal
+
+from tests.harness.qemu import ForeignProcess
+
+
+def kill_source(attempt):
+    """SIGKILL to `ramferry migrate`."""
+    attempt.source.kill()
+    attempt.source.wait()
+
+
+def kill_destination(attempt):
+    """SIGKILL to `ramferry receive`; its QEMU lives on."""
+    attempt.destination.kill()
+    attempt.destination.wait()
+
+
+def kill_source_qemu(attempt):
+    attempt.source_qemu_killed = True
+    attempt.guest.process.send_signal(signal.SIGKILL)
+    attempt.guest.process.wait()
+
+
+def kill_destination_qemu(attempt):
+    for pid in attempt.target.processes():
+        attempt.destination_qemu_killed = True
+        process = ForeignProcess(pid)
+        process.kill()
+        process.wait()
+
+
+def drop_packets(attempt):
+    attempt.world.drop()
+
+
+def reset_connections(attempt):
+    attempt.world.reset()
+
+
+FAULTS = [kill_source, kill_destination, kill_source_qemu, kill_destination_qemu, drop_packets, reset_connections]

@@ -1,0 +1,67 @@
+"""Each stage times each fault: afterwards one guest runs, the one that the rule says, and a second attempt succeeds.
+
+A moment is a write to a journal (engine/journal.h): the process that makes it stops just before or after it, the
+fault strikes, the process goes on if it lives. What must come out is known for every pair.
+"""
+import pytest
+
+from . import faults
+
+# (side that stops, when): what each fault leads to, in the order of faults.FAULTS. M: the guest has moved, s: it
+# stayed, x: it was lost with the QEMU that was killed while it ran there.
+MOMENTS = {
+    ("destination", "after:reserved"): "ssxsss",      # stage 1
+    ("source", "after:tracking"): "ssxsss",           # stage 2
+    ("source", "after:pausing"): "ssxsss",            # stage 3: the guest is about to be stopped
+    ("destination", "before:holding"): "ssMsss",      # stage 3: the image is whole
+    ("destination", "after:holding"): "ssMsss",       # stage 4: not said yet
+    ("source", "before:handing-over"): "ssMsss",      # stage 4: the source may still resume
+    ("source", "after:handing-over"): "ssMsss",       # it may not; the ownership message has not left
+    ("destination", "before:activating"): "MsMsMM",   # the ownership message has come
+    ("destination", "after:activating"): "MMMsMM",    # stage 5: the guest does not run yet
+    ("destination", "before:activated"): "MMMxMM",    # it runs
+    ("source", "after:gone"): "MMMxMM",               # the source knows
+}
+OUTCOMES = {"M": "moved", "s": "stayed", "x": "lost"}
+# Where a full disk must not let the guest go, and where it has gone all the same.
+JOURNAL_WRITES = [
+    ("source", "before:tracking", "stayed"), ("source", "before:pausing", "stayed"),
+    ("source", "before:handing-over", "stayed"), ("source", "before:gone", "moved"),
+    ("destination", "before:reserved", "stayed"), ("destination", "before:holding", "stayed"),
+    ("destination", "before:activating", "stayed"), ("destination", "before:activated", "moved"),
+]
+
+
+def cases():
+    for (side, moment), outcomes in MOMENTS.items():
+        for fault, outcome in zip(faults.FAULTS, outcomes):
+            yield pytest.param((side, moment), fault, OUTCOMES[outcome],
+                               id=f"{side}-{moment.replace(':', '-')}-{fault.__name__}")
+
+
+def strike(world, stop, fault):
+    attempt = world.begin(stop)
+    attempt.wait_stopped()
+    fault(attempt)
+    return world.end(attempt)
+
+
+@pytest.mark.parametrize("stop, fault, expected", cases())
+def test_one_guest_runs_after(world, stop, fault, expected):
+    assert strike(world, stop, fault) == expected
+    if expected != "moved":
+        world.move()
+
+
+@pytest.mark.parametrize("side, moment, expected", JOURNAL_WRITES)
+def test_one_guest_runs_after_a_full_disk_at_the_journal(world, side, moment, expected):
+    def fill(attempt):
+        (attempt.home if side == "source" else attempt.away).fill_disk()
+
+    assert strike(world, (side, moment), fill) == expected
+    if expected != "moved":
+        world.move()
+
+
+def test_nothing_is_left_of_all_that(world):
+    world.assert_clean()
