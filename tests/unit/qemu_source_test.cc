@@ -5,7 +5,9 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/process_identity.h"
 #include "fake_qmp_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -52,7 +54,13 @@ class Source : public testing::Test {
       }
       return json{{"return", list}}.dump() + "\n";
     });
-    return QemuSource::TakeUp(qemu_.path(), R"({"capabilities": {}, "max-bandwidth": 0})", true);
+    // The monitor's process is this one.
+    const ProcessIdentity self = IdentityOf(::getpid());
+    const json undo = {
+        {"capabilities", json::object()},
+        {"max-bandwidth", 0},
+        {"process", {{"boot_id", self.boot_id}, {"pid", self.pid}, {"started", self.started}}}};
+    return QemuSource::TakeUp(qemu_.path(), undo.dump(), true);
   }
 
   TestDirectory directory_;
