@@ -15,6 +15,9 @@
 namespace ramferry {
 namespace {
 
+// For migrations under way to end in good order when receive is stopped.
+constexpr std::chrono::seconds kPartingTime{5};
+
 // For the end of a migration that the source already knows of to reach the journal.
 constexpr std::chrono::seconds kSettlingTime{5};
 constexpr std::chrono::milliseconds kSettlingStep{10};
@@ -93,10 +96,16 @@ void Receiver::AwaitConfirmations(Deadline deadline) {
 
 absl::Status Receiver::Stop(Deadline deadline) {
   cancel_.Request("ramferry receive was stopped");
+  // What is under way ends by itself and tells its source why; the server would cut it short.
+  for (const Deadline patience = std::min(deadline, In(kPartingTime));
+       serving_ > 0 && Clock::now() < patience;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
   return server_ != nullptr ? server_->Stop(deadline) : absl::OkStatus();
 }
 
 void Receiver::Serve(ControlChannel& channel) {
+  ++serving_;
   std::vector<ChannelListener*> listeners;
   for (const auto& listener : listeners_) listeners.push_back(listener.get());
   DestinationMigration({.host = host_,
@@ -106,6 +115,7 @@ void Receiver::Serve(ControlChannel& channel) {
                         .cancel = cancel_})
       .Run(channel)
       .IgnoreError();  // the observer was told
+  --serving_;
 }
 
 absl::StatusOr<Verdict> Receiver::Settle(const std::string& migration_id,

@@ -2,6 +2,7 @@
 // guests.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -55,6 +56,7 @@ class Receiver : public ControlService {
   QemuHost host_;
   DestinationObserver& observer_;
   Cancellation cancel_;
+  std::atomic<int> serving_{0};  // migrations under way
   std::vector<std::unique_ptr<ChannelListener>> listeners_;
   std::unique_ptr<ControlServer> server_;
 };
