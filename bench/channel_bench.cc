@@ -53,6 +53,7 @@ std::vector<PageWrite> Writes(const TestMemory& source, uint64_t size) {
   std::iota(places.begin(), places.end(), 0);
   if (size == kPageBytes) std::shuffle(places.begin(), places.end(), std::mt19937_64(3));
   std::vector<PageWrite> writes;
+  writes.reserve(places.size());
   for (const uint64_t place : places) {
     writes.push_back({0, place * size, source.data() + place * size, size});
   }

@@ -80,6 +80,7 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
   ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings));
   ASSIGN_OR_RETURN(auto control, ConnectControl(peer));
   std::vector<ChannelConnector*> in_order;
+  in_order.reserve(connectors.size());
   for (const auto& connector : connectors) in_order.push_back(connector.get());
   SourceMigration migration(
       {.guest = *guest,
