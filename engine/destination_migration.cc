@@ -282,7 +282,7 @@ absl::Status DestinationMigration::Activate() {
 }
 
 absl::Status DestinationMigration::BackToHolding() {
-  const absl::Status written = WriteJournal(Phase::kHolding);
+  absl::Status written = WriteJournal(Phase::kHolding);
   if (written.ok()) return written;
   // A full disk may have kept "activating" off it as well.
   const auto on_disk = context_.journal.Read(entry_.migration_id, Role::kDestination);

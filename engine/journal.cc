@@ -164,7 +164,7 @@ absl::Status Journal::Write(const JournalEntry& entry) const {
     ::unlink(next.c_str());
     return ErrnoStatus(error, "cannot write the journal " + path);
   }
-  const absl::Status synced = SyncDirectory(directory_);
+  absl::Status synced = SyncDirectory(directory_);
   StopForTest("after", entry.phase);
   return synced;
 }

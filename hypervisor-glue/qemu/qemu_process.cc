@@ -24,6 +24,7 @@ absl::StatusOr<std::unique_ptr<QemuProcess>> QemuProcess::Start(
   UniqueFd output(::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!output.valid()) return ErrnoStatus(errno, "cannot write QEMU's log " + log);
   std::vector<char*> words;
+  words.reserve(argv.size() + 1);
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
 
