@@ -42,12 +42,13 @@ struct Tick {
   uint64_t memory_bad;
   uint64_t disk_reads;  // requests of kChunk bytes
   uint64_t disk_bad;    // blocks
-  uint64_t disk_first_bad_block;
+  uint64_t disk_first_bad_block;  // all bits set: none
 };
 
 static char command_line[4096];
 static long tick_ms;
-static _Atomic uint64_t memory_work, memory_bad, disk_reads, disk_bad, disk_first_bad_block;
+static _Atomic uint64_t memory_work, memory_bad, disk_reads, disk_bad;
+static _Atomic uint64_t disk_first_bad_block = UINT64_MAX;  // none
 
 // The value of rf.NAME, or `otherwise`. Not freed: the parameters live as long as the program.
 static const char* Parameter(const char* name, const char* otherwise) {
@@ -208,7 +209,10 @@ static void CheckChunk(const char* chunk, uint64_t offset) {
   for (uint64_t block = offset / kPage; block < (offset + kChunk) / kPage;
        ++block, chunk += kPage) {
     if (IsPage((const uint64_t*)chunk, (block + 1) * kStride)) continue;
-    if (disk_bad++ == 0) disk_first_bad_block = block;
+    // The block comes before the count: a tick that counts a bad block also names it.
+    uint64_t none = UINT64_MAX;
+    atomic_compare_exchange_strong(&disk_first_bad_block, &none, block);
+    ++disk_bad;
   }
 }
 
