@@ -40,8 +40,8 @@ struct Tick {
   uint64_t uptime_ns;
   uint64_t memory_work;  // pages rewritten
   uint64_t memory_bad;
-  uint64_t disk_reads;  // requests of kChunk bytes
-  uint64_t disk_bad;    // blocks
+  uint64_t disk_reads;            // requests of kChunk bytes
+  uint64_t disk_bad;              // blocks
   uint64_t disk_first_bad_block;  // all bits set: none
 };
 
