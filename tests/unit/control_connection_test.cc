@@ -1,7 +1,6 @@
 // Client and server of the control channel over loopback.
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -212,11 +211,6 @@ TEST_F(ControlConnection, many_threads_may_send) {
 }
 
 TEST_F(ControlConnection, many_migrations_at_once_do_not_mix) {
-  if (std::getenv("RAMFERRY_QUARANTINE") == nullptr) {
-    GTEST_SKIP() << "in quarantine: seen once to fail to connect with 'No such file or directory' "
-                    "from gRPC while many connect at once; the cause is not known. "
-                    "RAMFERRY_QUARANTINE=1 runs it";
-  }
   Serve(Echo, 16);
   std::vector<std::thread> sources;
   for (uint32_t n = 1; n <= 12; ++n) {

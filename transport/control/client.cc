@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <utility>
 
@@ -78,31 +79,59 @@ absl::Status CheckOptions(const ControlClientOptions& options) {
   return absl::OkStatus();
 }
 
+struct Failure {
+  absl::Status reason;
+  bool groundless = false;  // gRPC calls the peer unavailable, which answers all the same
+};
+
 // What a failed call means. Asks the network again when gRPC cannot say.
-absl::Status Explain(const grpc::Status& status, const ControlClientOptions& options) {
+Failure Explain(const grpc::Status& status, const ControlClientOptions& options) {
   const std::string peer = HostAndPort(options.host, options.port);
+  const std::string text = fmt::format("{}: {}", peer, Text(status));
   switch (status.error_code()) {
     case grpc::StatusCode::PERMISSION_DENIED:
-      return absl::PermissionDeniedError(fmt::format("{}: {}", peer, Text(status)));
+      return {absl::PermissionDeniedError(text)};
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
-      return absl::ResourceExhaustedError(fmt::format("{}: {}", peer, Text(status)));
+      return {absl::ResourceExhaustedError(text)};
     case grpc::StatusCode::INVALID_ARGUMENT:
-      return absl::InvalidArgumentError(fmt::format("{}: {}", peer, Text(status)));
+      return {absl::InvalidArgumentError(text)};
     case grpc::StatusCode::UNIMPLEMENTED:
-      return absl::UnavailableError(
+      return {absl::UnavailableError(
           fmt::format("{} speaks gRPC, but is no ramferry that this version understands ({})", peer,
-                      Text(status)));
+                      Text(status)))};
     case grpc::StatusCode::DEADLINE_EXCEEDED:
     case grpc::StatusCode::CANCELLED:
     case grpc::StatusCode::UNAVAILABLE:
       break;
     default:
-      return absl::UnavailableError(fmt::format("{}: {}", peer, Text(status)));
+      return {absl::UnavailableError(text)};
   }
   absl::Status reason = DiagnoseConnection(options.host, options.port, CalledName(options),
                                            options.identity, In(kDiagnosisTime));
-  if (!reason.ok()) return reason;
-  return absl::UnavailableError(fmt::format("{}: {}", peer, Text(status)));
+  if (!reason.ok()) return {std::move(reason)};
+  return {.reason = absl::UnavailableError(text),
+          .groundless = status.error_code() == grpc::StatusCode::UNAVAILABLE};
+}
+
+// Calls the first of the peer's addresses that answers; a second time where the first failure was
+// groundless: gRPC 1.51 reads the errno of connect(2) after other calls (tcp_client_posix.cc), and
+// takes what they left for its result: "No such file or directory" when absl::Mutex, which has to
+// wait for the first time, has looked for the processor's frequency in sysfs in between. So nothing
+// of `attempt` may do harm when it is done twice.
+absl::Status CallPeer(const ControlClientOptions& options, Deadline deadline,
+                      const std::function<grpc::Status(const std::string& address)>& attempt) {
+  for (bool again = false;; again = true) {
+    std::string address;
+    {
+      // Before gRPC, which reports all failures alike, and with the system's resolver.
+      ASSIGN_OR_RETURN(Reached reached, ReachTcp(options.host, options.port, deadline));
+      address = std::move(reached.address);
+    }
+    const grpc::Status status = attempt(address);
+    if (status.ok()) return absl::OkStatus();
+    Failure failure = Explain(status, options);
+    if (again || !failure.groundless) return failure.reason;
+  }
 }
 
 // The call. Destroying it closes it in order and waits for gRPC's last word; never do that on one
@@ -187,15 +216,15 @@ absl::StatusOr<Reply> Call(const ControlClientOptions& options, const std::strin
   RETURN_IF_ERROR(CheckOptions(options));
   RETURN_IF_ERROR(CheckMigrationId(migration_id));
   const Deadline deadline = In(options.connect_timeout);
-  ASSIGN_OR_RETURN(const Reached reached, ReachTcp(options.host, options.port, deadline));
-  const auto stub = v1::Control::NewStub(MakeChannel(options, reached.address));
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + (deadline - Clock::now()));
   Request request;
   request.set_migration_id(migration_id);
   Reply reply;
-  const grpc::Status status = (stub.get()->*method)(&context, request, &reply);
-  if (!status.ok()) return Explain(status, options);
+  RETURN_IF_ERROR(CallPeer(options, deadline, [&](const std::string& address) {
+    const auto stub = v1::Control::NewStub(MakeChannel(options, address));
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + (deadline - Clock::now()));
+    return (stub.get()->*method)(&context, request, &reply);
+  }));
   return reply;
 }
 
@@ -206,16 +235,16 @@ absl::StatusOr<std::unique_ptr<ControlChannel>> ConnectControl(
   RETURN_IF_ERROR(CheckOptions(options));
   const Deadline deadline = In(options.connect_timeout);
   std::unique_ptr<ClientStream> stream;
-  {
-    // Before gRPC, which reports all failures alike, and with the system's resolver.
-    ASSIGN_OR_RETURN(const Reached reached, ReachTcp(options.host, options.port, deadline));
-    stream = std::make_unique<ClientStream>(options, reached.address);
-  }
-  const grpc::Status accepted = stream->WaitAccepted(deadline);
-  if (accepted.ok()) return stream;
-  stream->Cancel();
-  stream.reset();
-  return Explain(accepted, options);
+  RETURN_IF_ERROR(CallPeer(options, deadline, [&](const std::string& address) {
+    stream = std::make_unique<ClientStream>(options, address);
+    grpc::Status accepted = stream->WaitAccepted(deadline);
+    if (!accepted.ok()) {
+      stream->Cancel();
+      stream.reset();
+    }
+    return accepted;
+  }));
+  return stream;
 }
 
 absl::StatusOr<Verdict> AskVerdict(const ControlClientOptions& options,
