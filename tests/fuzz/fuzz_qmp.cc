@@ -99,7 +99,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const Monitor monitor;
   std::thread server([bytes] { monitor.Serve(bytes); });
   {
-    const auto client = QmpClient::Connect(monitor.path(), In(std::chrono::seconds(5)));
+    const auto client = QmpClient::Connect(monitor.path(), In(std::chrono::seconds(60)));
     if (!client.ok()) std::abort();
     const auto inventory = TakeInventory(**client);
     if (inventory.ok()) {
