@@ -2,18 +2,20 @@
 #
 #   $LAB_host a or b    $LAB_A, $LAB_B their addresses    $LAB_nic the network interface
 #   $RESULTS            put files there: they come back to the directory of results
+#   $FILES              both hosts see it; what the scenario names as files is there
 #
 # Everything a script prints comes back as $RESULTS/log; its exit code is the host's verdict.
 LAB_A=10.9.0.1
 LAB_B=10.9.0.2
-RESULTS=/host/results/$LAB_host
+RESULTS=$LAB_SCENARIO/results/$LAB_host
+FILES=$LAB_SCENARIO/files
 
 # lab_signal NAME: tells the other machine.   lab_wait NAME [SECONDS]: waits for it, 120 s unless
 # told; the script ends with 124 when it does not come.
-lab_signal() { touch "/host/flags/$1"; }
+lab_signal() { touch "$LAB_SCENARIO/flags/$1"; }
 lab_wait() {
   local left=$((${2:-120} * 10))
-  while [ ! -e "/host/flags/$1" ]; do
+  while [ ! -e "$LAB_SCENARIO/flags/$1" ]; do
     if [ $((left--)) -le 0 ]; then
       echo "lab: gave up waiting for \"$1\""
       exit 124
@@ -32,9 +34,9 @@ lab_meet() {
 # lab_world VERB HOST: cut-link, mend-link, cut-power. Returns when it is done (never, on a machine
 # that cuts its own power).
 lab_world() {
-  : > "/host/requests/$1.$2"
-  while [ ! -e "/host/requests/$1.$2.done" ]; do sleep 0.05; done
-  rm "/host/requests/$1.$2.done"
+  : > "$LAB_SCENARIO/requests/$1.$2"
+  while [ ! -e "$LAB_SCENARIO/requests/$1.$2.done" ]; do sleep 0.05; done
+  rm "$LAB_SCENARIO/requests/$1.$2.done"
 }
 
 # lab_listening PORT: waits until a process of this machine listens on a TCP port.

@@ -5,10 +5,11 @@ Python anew for every look takes an emulated host more than a second.
     watch.py FILE counter NAME   prints one of the guest's counters (mailbox.h)
     watch.py FILE whole          waits until the guest has checked each page once more, then judges
 """
+import os
 import sys
 import time
 
-sys.path.insert(0, "/host/files/testguest")
+sys.path.insert(0, os.environ["LAB_SCENARIO"] + "/files/testguest")
 import mailbox  # noqa: E402
 
 _PATIENCE = 300  # seconds

@@ -1,4 +1,4 @@
-"""One run of a scenario: machines on, scripts run, results back, machines off."""
+"""Runs of scenarios: machines on, scripts run one scenario after the other, results back, machines off."""
 
 import dataclasses
 import os
@@ -31,7 +31,9 @@ class Scenario:
     cpus: int = 1
     mtu: int = 4300  # of the cable: carries RDMA packets of 4096 bytes
     rdma: bool = True  # soft-RoCE on the cable before the scripts start
-    timeout: int = 300  # of the whole run, booting included
+    nics: int = 1  # cables between the hosts: 10.9.0.0/24, 10.9.1.0/24 and so on
+    timeout: int = 300  # of this scenario, booting included
+    ends_host: bool = False  # nothing can run on the same machines afterwards (a power cut)
     packages: list = dataclasses.field(default_factory=list)  # Debian packages besides the usual
     programs: list = dataclasses.field(default_factory=list)  # of this build, below --build-dir
     files: list = dataclasses.field(default_factory=list)  # of the source tree, to /host/files
@@ -55,116 +57,176 @@ def load(name):
     return Scenario(name=name, directory=directory, **fields)
 
 
-def run(scenario, build_directory, results, accelerator="tcg"):
-    """Runs it; True when every host's script ended with 0. Everything that came back is in the
-    directory `results` afterwards, which must not exist or be empty."""
+def _together(scenario):
+    """What two scenarios must have in common to run on the same machines."""
+    return (scenario.kernel, scenario.hosts, scenario.cpus, scenario.mtu, scenario.rdma, scenario.nics,
+            scenario.kernel_arguments, tuple(sorted(scenario.packages)))
+
+
+def groups(scenarios_to_run):
+    """Lists of scenarios; those of one list can run one after the other on the same machines."""
+    by_machine = {}
+    for scenario in scenarios_to_run:
+        by_machine.setdefault(_together(scenario), []).append(scenario)
+    found = []
+    for members in by_machine.values():
+        last = [scenario for scenario in members if scenario.ends_host]
+        members = [scenario for scenario in members if not scenario.ends_host] + last[:1]
+        found += [members, *([scenario] for scenario in last[1:])]
+    return found
+
+
+def _megabytes(memory):
+    return int(memory.removesuffix("M"))
+
+
+@dataclasses.dataclass
+class Outcome:
+    passed: bool
+    story: str  # what to tell a person, the ends of the logs when it failed
+
+
+def run(scenarios_to_run, build_directory, results, accelerator="tcg", tell=print):
+    """Runs them all, sharing machines where they can; name -> Outcome. What came back is in
+    results/NAME afterwards; `results` must not exist or be empty."""
     results = pathlib.Path(results).resolve()
     if results.exists() and any(results.iterdir()):
         raise LabError(f"{results} is not empty: name a new directory for the results")
-    root = images.root_image(scenario.packages)
-    kernel = images.kernel(scenario.kernel, root)
-    began = time.monotonic()
-    for attempt in (1, 2):
-        outcome, panicked = _attempt(scenario, root, kernel, build_directory, results, accelerator)
-        if not panicked or attempt == 2:
-            break
-        # The emulator itself gets an instruction wrong now and then; a bug of ours does not panic
-        # the kernel, so once more is fair. Said aloud, because a kernel bug would look the same.
-        print(f"lab: {scenario.name}: the kernel of {', '.join(panicked)} panicked under emulation; "
-              "once more", flush=True)
-        shutil.move(results, f"{results}.panic")
-    passed = all(code == 0 for code, _ in outcome.values())
-    for name, (code, said) in outcome.items():
-        print(f"lab: {scenario.name} {name}: {said}")
+    outcomes = {}
+    for group in groups(scenarios_to_run):
+        panicked_before = None
+        while group:
+            began = time.monotonic()
+            done, panicked, release = _boot(group, build_directory, results, accelerator)
+            for name, told in done.items():
+                outcome = _judge(name, told, results)
+                if not outcome.passed and panicked and panicked_before != name:
+                    # The emulator itself gets an instruction wrong now and then; a bug of ours does
+                    # not panic the kernel, so once more is fair. Said aloud, because a kernel bug
+                    # would look the same.
+                    tell(f"lab: {name}: the kernel of {', '.join(panicked)} panicked under emulation; "
+                         "once more")
+                    shutil.move(results / name, results / f"{name}.panic")
+                    panicked_before = name
+                    continue
+                outcomes[name] = outcome
+                tell(outcome.story)
+            group = [scenario for scenario in group if scenario.name not in outcomes]
+            tell(f"lab: {len(done)} scenario(s) in {time.monotonic() - began:.0f} s, booting included, "
+                 f"Linux {release}, results in {results}")
+    return outcomes
+
+
+def _judge(name, told, results):
+    passed = all(code == 0 for code, _ in told.values())
+    story = [f"lab: {name} {host}: {said}" for host, (_, said) in told.items()]
+    for host, (code, _) in told.items():
         if code != 0:
-            _show_end(results, name)
-    print(f"lab: {scenario.name}: {'PASS' if passed else 'FAIL'} in {time.monotonic() - began:.0f} s, "
-          f"Linux {kernel.release}, results in {results}")
-    return passed
+            story += _log_ends(results / name, host)
+    story.append(f"lab: {name}: {'PASS' if passed else 'FAIL'}")
+    return Outcome(passed, "\n".join(story))
 
 
-def _attempt(scenario, root, kernel, build_directory, results, accelerator):
-    """(outcome of each host, names of the hosts whose kernel panicked)"""
+def _boot(group, build_directory, results, accelerator):
+    """One life of the machines: scenario -> host -> (exit code, what happened in words), as far as they
+    came, the first failure last; the hosts whose kernel panicked; the kernel's release."""
+    root = images.root_image(group[0].packages)
+    kernel = images.kernel(group[0].kernel, root)
+    machine_like = dataclasses.replace(
+        group[0], memory=f"{max(_megabytes(scenario.memory) for scenario in group)}M")
     shared = pathlib.Path(tempfile.mkdtemp(prefix="ramferry-lab-"))
     try:
-        _prepare(shared, scenario, root, build_directory)
-        outcome = _drive(shared, scenario, root, kernel, accelerator)
-        _bring_back(shared, results)
+        _prepare(shared, group, root, build_directory)
+        done = _drive(shared, group, machine_like, root, kernel, accelerator)
+        for name in done:
+            _bring_back(shared, name, results / name)
+        last = results / list(done)[-1]
+        panicked = [host for host, (code, _) in done[last.name].items() if code == _DIED
+                    and "Kernel panic" in (last / f"console.{host}").read_text(errors="replace")]
     finally:
         shutil.rmtree(shared, ignore_errors=True)
-    panicked = [name for name, (code, _) in outcome.items() if code == _DIED
-                and "Kernel panic" in (results / f"console.{name}").read_text(errors="replace")]
-    return outcome, panicked
+    return done, panicked, kernel.release
 
 
-def _prepare(shared, scenario, root, build_directory):
+def _prepare(shared, group, root, build_directory):
     shutil.copytree(LAB / "guest", shared / "guest")
-    shutil.copytree(scenario.directory, shared / "scenario")
-    for name in ("flags", "requests", "results", "files"):
-        (shared / name).mkdir()
-    for name in _NAMES[:scenario.hosts]:
-        (shared / "results" / name).mkdir()
-    for path in scenario.files:
-        source = LAB.parent.parent / path
-        if source.is_dir():
-            shutil.copytree(source, shared / "files" / source.name)
-        else:
-            shutil.copy(source, shared / "files")
-    payload.stage([build_directory / path for path in scenario.programs], root / "tree", shared)
+    for scenario in group:
+        place = shared / scenario.name
+        shutil.copytree(scenario.directory, place / "scenario")
+        for name in ("flags", "requests", "results", "files"):
+            (place / name).mkdir()
+        for name in _NAMES[:scenario.hosts]:
+            (place / "results" / name).mkdir()
+        for path in scenario.files:
+            source = LAB.parent.parent / path
+            if source.is_dir():
+                shutil.copytree(source, place / "files" / source.name)
+            else:
+                shutil.copy(source, place / "files")
+    programs = sorted({path for scenario in group for path in scenario.programs})
+    payload.stage([build_directory / path for path in programs], root / "tree", shared)
+    (shared / "plan").write_text("".join(f"{scenario.name}\n" for scenario in group))
 
 
-def _drive(shared, scenario, root, kernel, accelerator):
-    """name -> (exit code, what happened in words)."""
-    deadline = time.monotonic() + scenario.timeout
-    machines = {}
-    killed = set()
-    failed = False
+def _drive(shared, group, machine_like, root, kernel, accelerator):
+    """scenario -> host -> (exit code, what happened in words), as far as it came."""
+    names = _NAMES[:machine_like.hosts]
+    machines = {name: Machine(name, index, machine_like, root, kernel, shared, accelerator)
+                for index, name in enumerate(names, 1)}
+    done = {}
     try:
-        for index, name in enumerate(_NAMES[:scenario.hosts], 1):
-            machine = Machine(name, index, scenario, root, kernel, shared, accelerator)
-            machines[name] = machine
+        for machine in machines.values():
             machine.power_on()
-        while any(machine.is_on() for machine in machines.values()):
-            if time.monotonic() > deadline or _died(shared, machines, killed):
+        for scenario in group:
+            done[scenario.name] = _follow(shared / scenario.name, scenario, machines)
+            if any(code != 0 for code, _ in done[scenario.name].values()):
                 break
-            if not failed and _failed(shared, machines):
-                # The other host most likely waits for this one: it gets a moment to say what it saw.
-                failed = True
-                deadline = min(deadline, time.monotonic() + _MOMENT)
-            _serve_requests(shared / "requests", machines, killed)
-            time.sleep(0.05)
-        still_on = {name for name, machine in machines.items() if machine.is_on()}
-        too_late = time.monotonic() > deadline
     finally:
         for machine in machines.values():
             machine.pull_plug()
-    return {name: _outcome(shared, machine, name in killed, name in still_on, too_late, failed,
-                           scenario)
+    return done
+
+
+def _follow(place, scenario, machines):
+    """Waits for the end of one scenario."""
+    began = time.monotonic()
+    deadline = began + scenario.timeout
+    killed = set()
+    failed = False
+    while True:
+        codes = {name: _code(place, name) for name in machines}
+        if all(code is not None or name in killed for name, code in codes.items()):
+            break
+        if time.monotonic() > deadline or any(
+                codes[name] is None and name not in killed and not machine.is_on()
+                and _code(place, name) is None for name, machine in machines.items()):
+            break
+        if not failed and any(codes.values()):
+            # The other host most likely waits for this one: it gets a moment to say what it saw.
+            failed = True
+            deadline = min(deadline, time.monotonic() + _MOMENT)
+        _serve_requests(place / "requests", machines, killed)
+        time.sleep(0.05)
+    too_late = time.monotonic() > deadline
+    took = time.monotonic() - began
+    return {name: _outcome(place, machine, name in killed, too_late, failed, scenario, took)
             for name, machine in machines.items()}
 
 
-def _died(shared, machines, killed):
-    """The hosts that went off without having ended their script: nobody need wait for the rest."""
-    return [name for name, machine in machines.items()
-            if not machine.is_on() and name not in killed
-            and not (shared / "results" / name / "exit").exists()]
+def _code(place, name):
+    path = place / "results" / name / "exit"
+    return int(path.read_text()) if path.exists() else None
 
 
-def _failed(shared, machines):
-    codes = [shared / "results" / name / "exit" for name in machines]
-    return any(code.exists() and code.read_text().strip() != "0" for code in codes)
-
-
-def _outcome(shared, machine, killed, still_on, too_late, failed, scenario):
-    code_file = shared / "results" / machine.name / "exit"
-    if code_file.exists():
-        code = int(code_file.read_text())
-        return code, f"script ended with {code}"
+def _outcome(place, machine, killed, too_late, failed, scenario, took):
+    code = _code(place, machine.name)
+    if code is not None:
+        return code, f"script ended with {code}, {took:.0f} s"
     if killed:
         return 0, "power cut, as the scenario asked"
-    if still_on and (failed or not too_late):
+    if machine.is_on() and (failed or not too_late):
         return _STOPPED, "stopped, because the other host failed"
-    if still_on:
+    if machine.is_on():
         return 124, f"did not end within {scenario.timeout} s (the scenario's timeout)"
     errors = machine.emulator_errors()
     return _DIED, "died before its script ended" + (f": {errors}" if errors else "")
@@ -190,26 +252,22 @@ def _serve_requests(directory, machines, killed):
         path.rename(path.with_name(path.name + ".done"))
 
 
-def _bring_back(shared, results):
+def _bring_back(shared, name, results):
+    """The console of each machine so far, and what its scripts left."""
     results.parent.mkdir(parents=True, exist_ok=True)
-    if results.exists():
-        results.rmdir()
-    shutil.copytree(shared / "results", results)
-    for path in shared.glob("console.*"):
-        shutil.copy(path, results)
-    for path in shared.glob("qemu.*"):
+    shutil.copytree(shared / name / "results", results)
+    for path in (*shared.glob("console.*"), *shared.glob("qemu.*")):
         if path.stat().st_size:
             shutil.copy(path, results)
 
 
-def _show_end(results, name, lines=25):
+def _log_ends(results, name, lines=25):
+    story = []
     for path in (results / name / "log", results / f"console.{name}"):
         if path.exists():
-            print(f"--- end of {path}")
-            print("\n".join(path.read_text(errors="replace").splitlines()[-lines:]), flush=True)
+            story += [f"--- end of {path}", *path.read_text(errors="replace").splitlines()[-lines:]]
+    return story
 
 
-def default_results(scenario_name):
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path(os.getcwd()) / "lab-results" / f"{scenario_name}-{stamp}-{os.getpid()}"
-
+def default_results():
+    return pathlib.Path(os.getcwd()) / "lab-results" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

@@ -1,7 +1,7 @@
 # The destination; it has its power cut at the end.
 receive() {
-  rdma_probe receive /host/files/offer.$1 /host/files/done.$1 64 2 0 $LAB_A & probe=$!
-  for _ in $(seq 300); do [ -e /host/files/offer.$1 ] && break; sleep 0.1; done
+  rdma_probe receive $FILES/offer.$1 $FILES/done.$1 64 2 0 $LAB_A & probe=$!
+  for _ in $(seq 300); do [ -e $FILES/offer.$1 ] && break; sleep 0.1; done
   lab_signal "$1"
 }
 rdma_probe check

@@ -1,7 +1,7 @@
 # The source. A probe that sends until it fails, and what makes it fail.
 until_failure() {
   lab_wait $1
-  rdma_probe send /host/files/offer.$1 /host/files/done.$1 64 2 0 $LAB_A until-failure > $RESULTS/$1 & probe=$!
+  rdma_probe send $FILES/offer.$1 $FILES/done.$1 64 2 0 $LAB_A until-failure > $RESULTS/$1 & probe=$!
   until grep -q '^bulk' $RESULTS/$1; do kill -0 $probe || break; sleep 0.1; done
 }
 lab_check "rdma check finds the device" rdma_probe check
@@ -18,7 +18,7 @@ lab_signal cut.over
 lab_wait mended
 until grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state; do sleep 0.1; done
 lab_check "the mended link works" \
-  rdma_probe send /host/files/offer.mended /host/files/done.mended 64 2 0 $LAB_A
+  rdma_probe send $FILES/offer.mended $FILES/done.mended 64 2 0 $LAB_A
 
 until_failure power
 lab_world cut-power a
