@@ -14,7 +14,7 @@
 #include <string>
 
 #include "hypervisor-glue/tracking/memory_file.h"
-#include "hypervisor-glue/tracking/write_tracker.h"
+#include "hypervisor-glue/tracking/uffd_tracker.h"
 
 namespace ramferry {
 namespace {
@@ -24,12 +24,12 @@ constexpr uint64_t kPages = MiB(256).value() / kPageBytes;
 class Dirtied {
  public:
   explicit Dirtied(benchmark::State& state) : state_(state) {
-    if (const absl::Status status = CheckKernelTracksWrites(); !status.ok()) {
+    if (const absl::Status status = CheckUffdTracking(); !status.ok()) {
       state.SkipWithError(std::string(status.message()).c_str());
       return;
     }
     for (uint64_t page = 0; page < kPages; ++page) Touch(page);
-    tracker_ = *WriteTracker::Create(
+    tracker_ = *UffdTracker::Create(
         ::getpid(), *OpenOwnUserfaultfd(),
         {{reinterpret_cast<uintptr_t>(file_.address()), file_.size().value()}});
     Collect();  // the first time, which all pages count as written

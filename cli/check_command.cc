@@ -69,8 +69,9 @@ void CheckRdma(Findings& findings) {
 
 int CheckCommand(const std::string& guest, const Settings& settings) {
   Findings findings;
-  findings.Add("dirty-page tracking", CheckKernelTracksWrites(),
-               "userfaultfd WP_ASYNC and PAGEMAP_SCAN");
+  const auto tracking = ChooseTracking();
+  findings.Add("dirty-page tracking", tracking.status(),
+               tracking.ok() ? tracking->description : "");
   findings.Add("rights", CheckRights(), "root");
   const auto identity = LoadIdentity(settings.ca, settings.certificate, settings.key);
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
@@ -87,7 +88,7 @@ int CheckCommand(const std::string& guest, const Settings& settings) {
                           (*attached)->description().name, (*attached)->description().machine,
                           (*attached)->description().hypervisor_version,
                           (*attached)->description().vcpus, (*attached)->regions().size(),
-                          (*attached)->needs_quiesced_collection()
+                          (*attached)->inventory().has_direct_disk()
                               ? ", direct-I/O disk: paused about 1 ms a round"
                               : "")
             : "");

@@ -15,6 +15,8 @@
 #include "hypervisor-glue/qemu/qmp_announce.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
 #include "hypervisor-glue/qemu/remote_userfaultfd.h"
+#include "hypervisor-glue/tracking/soft_dirty_tracker.h"
+#include "hypervisor-glue/tracking/uffd_tracker.h"
 
 namespace ramferry {
 namespace {
@@ -45,15 +47,17 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string
   std::vector<std::string> reasons = SourceReasons(inventory);
   auto settings = MigrationSettings::Read(*qmp);
   if (!settings.ok()) return settings.status();
-  for (const absl::Status& status : {settings->CheckSource(), CheckKernelTracksWrites()}) {
+  auto tracking = ChooseTracking();
+  for (const absl::Status& status : {settings->CheckSource(), tracking.status()}) {
     if (!status.ok()) reasons.emplace_back(Message(status));
   }
   std::unique_ptr<QemuSource> guest(new QemuSource(std::move(qmp), std::move(inventory)));
   guest->settings_ = *std::move(settings);
   if (reasons.empty()) {
-    if (absl::Status mapped = guest->MapMemory(); !mapped.ok()) {
-      reasons.emplace_back(Message(mapped));
-    }
+    guest->tracking_ = *std::move(tracking);
+    absl::Status status = guest->MapMemory();
+    if (status.ok()) status = guest->CheckTracking();
+    if (!status.ok()) reasons.emplace_back(Message(status));
   }
   if (!reasons.empty()) return absl::FailedPreconditionError(JoinReasons(reasons));
   return guest;
@@ -78,9 +82,15 @@ absl::Status QemuSource::MapMemory() {
   ASSIGN_OR_RETURN(const auto maps, ReadMaps(pid()));
   for (size_t i = 0; i < inventory_.backends.size(); ++i) {
     const MemoryBackend& backend = inventory_.backends[i];
-    ASSIGN_OR_RETURN(MappedFile mapped,
-                     FindMappedFile(pid(), maps, backend.mem_path, backend.id, backend.size,
-                                    /*writable=*/false));
+    // Opened for writing if we may, mapped for reading: kernels before 6.2 pin what an RDMA device
+    // only reads as if it wrote there (transport/rdma/cm_link.cc).
+    auto found = FindMappedFile(pid(), maps, backend.mem_path, backend.id, backend.size,
+                                /*writable=*/true);
+    if (!found.ok()) {
+      found = FindMappedFile(pid(), maps, backend.mem_path, backend.id, backend.size,
+                             /*writable=*/false);
+    }
+    ASSIGN_OR_RETURN(MappedFile mapped, std::move(found));
     ranges_.push_back({.address = mapped.address, .length = backend.size});
     ASSIGN_OR_RETURN(MemoryFile file, MemoryFile::Map(std::move(mapped.fd), ByteCount(backend.size),
                                                       /*writable=*/false, mapped.path));
@@ -96,10 +106,25 @@ absl::Status QemuSource::MapMemory() {
   return absl::OkStatus();
 }
 
+absl::Status QemuSource::CheckTracking() {
+  // The files stay where they are from here on.
+  for (size_t i = 0; i < ranges_.size(); ++i) ranges_[i].file = &files_[i];
+  return tracking_.method == TrackingMethod::kSoftDirty ? CheckSoftDirtyMemory(pid(), ranges_)
+                                                        : absl::OkStatus();
+}
+
 absl::Status QemuSource::StartTracking() {
+  if (tracking_.method == TrackingMethod::kSoftDirty) {
+    ASSIGN_OR_RETURN(tracker_, SoftDirtyTracker::Create(pid(), ranges_));
+    return absl::OkStatus();
+  }
   ASSIGN_OR_RETURN(UniqueFd uffd, TakeUserfaultfd(pid()));
-  ASSIGN_OR_RETURN(tracker_, WriteTracker::Create(pid(), std::move(uffd), ranges_));
+  ASSIGN_OR_RETURN(tracker_, UffdTracker::Create(pid(), std::move(uffd), ranges_));
   return absl::OkStatus();
+}
+
+absl::Status QemuSource::GatherWhileStopped() {
+  return tracker_ != nullptr && tracker_->needs_gathering() ? tracker_->Gather() : absl::OkStatus();
 }
 
 absl::Status QemuSource::PopulatedRuns(const Slice& slice, PageRuns& runs) {
@@ -115,10 +140,11 @@ absl::Status QemuSource::PeekDirty(const Slice& slice, PageRuns& runs) {
 }
 
 absl::Status QemuSource::Quiesce() {
-  if (!description_.running) return absl::OkStatus();
-  RETURN_IF_ERROR(qmp_->Execute("stop").status());  // returns with all disk I/O drained
-  quiesced_ = true;
-  return absl::OkStatus();
+  if (description_.running) {
+    RETURN_IF_ERROR(qmp_->Execute("stop").status());  // returns with all disk I/O drained
+    quiesced_ = true;
+  }
+  return GatherWhileStopped();
 }
 
 absl::Status QemuSource::Unquiesce() {
@@ -157,6 +183,7 @@ absl::StatusOr<bool> QemuSource::WaitPaused(Deadline deadline) {
   if (!event.ok()) return event.status();
   if (!IsMigration(*event, {"pre-switchover"})) return MigrationError();
   if (paused_at_ == Deadline{}) paused_at_ = event->when;  // it was paused all along
+  RETURN_IF_ERROR(GatherWhileStopped());
   return true;
 }
 
@@ -170,7 +197,8 @@ absl::Status QemuSource::SaveDeviceState() {
                        },
                        In(kQemuTime)));
   if (!IsMigration(event, {"completed"})) return MigrationError();
-  return pipe_->WaitEnd();
+  RETURN_IF_ERROR(pipe_->WaitEnd());
+  return GatherWhileStopped();  // what the devices wrote
 }
 
 absl::Status QemuSource::MigrationError() {
@@ -196,14 +224,8 @@ absl::Status QemuSource::Commit() {
           pid()));
     }
   }
-  // The files outlive QEMU; the memory in them need not. We mapped them read-only: open again.
-  for (const MappedRegion& region : regions_) {
-    const UniqueFd fd(
-        ::open(fmt::format("/proc/self/fd/{}", region.fd).c_str(), O_RDWR | O_CLOEXEC));
-    if (!fd.valid()) continue;
-    ::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                static_cast<off_t>(region.description.size.value()));
-  }
+  // The files outlive QEMU; the memory in them need not.
+  for (const MemoryFile& file : files_) (void)file.Clear();
   return absl::OkStatus();
 }
 

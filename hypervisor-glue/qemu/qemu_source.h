@@ -40,6 +40,7 @@ class QemuSource : public SourceGuest {
       const std::string& qmp_path, const std::string& undo, bool running);
 
   [[nodiscard]] const QemuInventory& inventory() const { return inventory_; }
+  [[nodiscard]] const Tracking& tracking() const { return tracking_; }
   [[nodiscard]] pid_t pid() const { return qmp_->peer_pid(); }
 
   const GuestDescription& description() const override { return description_; }
@@ -48,7 +49,9 @@ class QemuSource : public SourceGuest {
   absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override;
   absl::Status CollectDirty(const Slice& slice, PageRuns& runs) override;
   absl::Status PeekDirty(const Slice& slice, PageRuns& runs) override;
-  bool needs_quiesced_collection() const override { return inventory_.has_direct_disk(); }
+  bool needs_quiesced_collection() const override {
+    return inventory_.has_direct_disk() || tracking_.method == TrackingMethod::kSoftDirty;
+  }
   absl::Status Quiesce() override;
   absl::Status Unquiesce() override;
   absl::Status BeginPause(DeviceStateSink sink) override;
@@ -64,6 +67,8 @@ class QemuSource : public SourceGuest {
   QemuSource(std::unique_ptr<QmpClient> qmp, QemuInventory inventory)
       : qmp_(std::move(qmp)), inventory_(std::move(inventory)), process_(ProcessRecord(*qmp_)) {}
   [[nodiscard]] absl::Status MapMemory();
+  [[nodiscard]] absl::Status CheckTracking();
+  [[nodiscard]] absl::Status GatherWhileStopped();
   // QEMU's own word on why its migration failed.
   [[nodiscard]] absl::Status MigrationError();
   [[nodiscard]] absl::Status EndQemuMigration();
@@ -77,6 +82,7 @@ class QemuSource : public SourceGuest {
   std::vector<MemoryFile> files_;
   std::vector<MappedRegion> regions_;
   std::vector<TrackedRange> ranges_;  // the same regions in QEMU's address space
+  Tracking tracking_;
   std::unique_ptr<WriteTracker> tracker_;
   std::unique_ptr<StatePipe> pipe_;
   Deadline paused_at_;

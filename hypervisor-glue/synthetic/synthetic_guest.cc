@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "fmt/format.h"
+#include "hypervisor-glue/tracking/uffd_tracker.h"
 
 namespace ramferry {
 namespace {
@@ -89,7 +90,7 @@ absl::Status SyntheticGuest::StartTracking() {
     ranges.push_back(
         {reinterpret_cast<uintptr_t>(region.address), region.description.size.value()});
   }
-  ASSIGN_OR_RETURN(tracker_, WriteTracker::Create(::getpid(), std::move(uffd), std::move(ranges)));
+  ASSIGN_OR_RETURN(tracker_, UffdTracker::Create(::getpid(), std::move(uffd), std::move(ranges)));
   return absl::OkStatus();
 }
 

@@ -1,64 +1,59 @@
 // Sees which pages of some address ranges of a process are written, without that process's help.
 //
-// A userfaultfd that belongs to the process, in asynchronous write-protect mode, makes the kernel
-// note the first write to each page by itself; PAGEMAP_SCAN reads the notes and write-protects
-// again in one call (Linux 6.7). The tracked threads see one minor fault a page and round, nothing
-// else.
+// Two ways of the kernel's, behind one interface; ChooseTracking says which one a host has:
 //
-//   ASSIGN_OR_RETURN(auto tracker, WriteTracker::Create(pid, std::move(uffd), ranges));
-//   RETURN_IF_ERROR(tracker->Collect(0, {0, 16384}, runs));   // pages 0..16383 of ranges[0]
+//   uffd_tracker.h        Linux 6.7: any part at any time, while the process runs
+//   soft_dirty_tracker.h  older kernels: all of it at once, while the process stands still
 //
-// Collect and Peek are thread-safe, for page ranges that do not overlap. Destroying the tracker
-// ends the tracking: the kernel drops all of it with the last reference to the userfaultfd, so that
-// even a killed tracker leaves the process as it was. Write protection never blocks the process.
+//   RETURN_IF_ERROR(tracker->Gather());                      // where needs_gathering()
+//   RETURN_IF_ERROR(tracker->Collect(0, {0, 16384}, runs));  // pages 0..16383 of range 0
+//
+// Collect, Peek and Gather are thread-safe, Collect and Peek for page ranges that do not overlap.
+// Destroying a tracker ends the tracking.
 #pragma once
 
-#include <sys/types.h>
-
+#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <span>
-#include <vector>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/page_run.h"
-#include "base/unique_fd.h"
+#include "hypervisor-glue/tracking/memory_file.h"
 
 namespace ramferry {
 
 struct TrackedRange {
-  uint64_t address = 0;  // in the tracked process; page-aligned
-  uint64_t length = 0;   // bytes
+  uint64_t address = 0;              // in the tracked process; page-aligned
+  uint64_t length = 0;               // bytes
+  const MemoryFile* file = nullptr;  // the same memory; soft-dirty tracking needs it
 };
-
-// What the running kernel lacks for WriteTracker, as a sentence with what to do; OK if nothing.
-[[nodiscard]] absl::Status CheckKernelTracksWrites();
-
-// A userfaultfd of this process, for guests that live in it (the synthetic guest).
-[[nodiscard]] absl::StatusOr<UniqueFd> OpenOwnUserfaultfd();
 
 class WriteTracker {
  public:
-  // `uffd` was opened by process `pid` and not used yet. All pages count as written at first.
-  [[nodiscard]] static absl::StatusOr<std::unique_ptr<WriteTracker>> Create(
-      pid_t pid, UniqueFd uffd, std::vector<TrackedRange> ranges);
+  virtual ~WriteTracker() = default;
 
   // Read-and-clear: appends the runs of `pages` of range `range` written since the last Collect.
-  [[nodiscard]] absl::Status Collect(size_t range, PageRun pages, PageRuns& runs) {
-    return Scan(range, pages, true, runs);
-  }
-  [[nodiscard]] absl::Status Peek(size_t range, PageRun pages, PageRuns& runs) {
-    return Scan(range, pages, false, runs);
-  }
+  // All pages count as written at first.
+  [[nodiscard]] virtual absl::Status Collect(size_t range, PageRun pages, PageRuns& runs) = 0;
+  // Like Collect, without clearing.
+  [[nodiscard]] virtual absl::Status Peek(size_t range, PageRun pages, PageRuns& runs) = 0;
 
- private:
-  WriteTracker(UniqueFd uffd, UniqueFd pagemap, std::vector<TrackedRange> ranges);
-  [[nodiscard]] absl::Status Scan(size_t range, PageRun pages, bool clear, PageRuns& runs);
-
-  UniqueFd uffd_;
-  UniqueFd pagemap_;
-  std::vector<TrackedRange> ranges_;
+  // True: Collect knows only of writes before the last Gather.
+  [[nodiscard]] virtual bool needs_gathering() const { return false; }
+  // Takes all writes so far for Collect. Nothing may write the tracked memory meanwhile: a write
+  // during this call may be lost.
+  [[nodiscard]] virtual absl::Status Gather() { return absl::OkStatus(); }
 };
+
+enum class TrackingMethod { kWriteProtect, kSoftDirty };
+
+struct Tracking {
+  TrackingMethod method = TrackingMethod::kWriteProtect;
+  std::string description;  // what it is, why it was chosen, and what it costs: for people
+};
+
+// The best that the running kernel has, or what it lacks for any.
+[[nodiscard]] absl::StatusOr<Tracking> ChooseTracking();
 
 }  // namespace ramferry

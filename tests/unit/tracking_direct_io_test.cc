@@ -19,7 +19,7 @@
 
 #include "base/status.h"
 #include "hypervisor-glue/tracking/memory_file.h"
-#include "hypervisor-glue/tracking/write_tracker.h"
+#include "hypervisor-glue/tracking/uffd_tracker.h"
 
 namespace ramferry {
 namespace {
@@ -64,11 +64,11 @@ class DiskFile {
 class DirectIo : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const absl::Status status = CheckKernelTracksWrites(); !status.ok()) {
+    if (const absl::Status status = CheckUffdTracking(); !status.ok()) {
       GTEST_SKIP() << status;
     }
     if (!disk_.usable()) GTEST_SKIP() << "no file system here takes O_DIRECT";
-    tracker_ = *WriteTracker::Create(
+    tracker_ = *UffdTracker::Create(
         ::getpid(), *OpenOwnUserfaultfd(),
         {{reinterpret_cast<uintptr_t>(guest_.address()), guest_.size().value()}});
   }

@@ -15,7 +15,7 @@
 
 #include "base/status.h"
 #include "hypervisor-glue/tracking/memory_file.h"
-#include "hypervisor-glue/tracking/write_tracker.h"
+#include "hypervisor-glue/tracking/uffd_tracker.h"
 
 namespace ramferry {
 namespace {
@@ -29,10 +29,10 @@ void Store(const MemoryFile& file, uint64_t page, unsigned char value) {
   reinterpret_cast<volatile unsigned char*>(file.address())[page * kPageBytes + 100] = value;
 }
 
-absl::StatusOr<std::unique_ptr<WriteTracker>> Track(const MemoryFile& file) {
+absl::StatusOr<std::unique_ptr<UffdTracker>> Track(const MemoryFile& file) {
   ASSIGN_OR_RETURN(UniqueFd uffd, OpenOwnUserfaultfd());
-  return WriteTracker::Create(::getpid(), std::move(uffd),
-                              {{reinterpret_cast<uintptr_t>(file.address()), file.size().value()}});
+  return UffdTracker::Create(::getpid(), std::move(uffd),
+                             {{reinterpret_cast<uintptr_t>(file.address()), file.size().value()}});
 }
 
 // Whether the kernel write-tracks the mapping at `address`: "uw" among its VmFlags (proc(5)).
@@ -55,7 +55,7 @@ bool KernelTracks(const std::byte* address) {
 class WriteTrackerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const absl::Status status = CheckKernelTracksWrites(); !status.ok()) {
+    if (const absl::Status status = CheckUffdTracking(); !status.ok()) {
       GTEST_SKIP() << status;
     }
     tracker_ = *Track(file_);
@@ -248,9 +248,9 @@ TEST_F(WriteTrackerTest, ranges_are_told_apart) {
   tracker_.reset();
   const MemoryFile other = *MemoryFile::Create(MiB(2), "other");
   tracker_ =
-      *WriteTracker::Create(::getpid(), *OpenOwnUserfaultfd(),
-                            {{reinterpret_cast<uintptr_t>(file_.address()), file_.size().value()},
-                             {reinterpret_cast<uintptr_t>(other.address()), other.size().value()}});
+      *UffdTracker::Create(::getpid(), *OpenOwnUserfaultfd(),
+                           {{reinterpret_cast<uintptr_t>(file_.address()), file_.size().value()},
+                            {reinterpret_cast<uintptr_t>(other.address()), other.size().value()}});
   Collect();
   PageRuns runs;
   ASSERT_TRUE(tracker_->Collect(1, {0, 512}, runs).ok());
@@ -263,12 +263,12 @@ TEST_F(WriteTrackerTest, ranges_are_told_apart) {
 
 TEST_F(WriteTrackerTest, memory_that_is_not_mapped_is_an_error_that_says_where) {
   tracker_.reset();
-  const auto tracker = WriteTracker::Create(::getpid(), *OpenOwnUserfaultfd(), {{0x1000, 0x1000}});
+  const auto tracker = UffdTracker::Create(::getpid(), *OpenOwnUserfaultfd(), {{0x1000, 0x1000}});
   EXPECT_THAT(Message(tracker.status()), HasSubstr("0x1000"));
 }
 
 TEST_F(WriteTrackerTest, a_process_that_is_gone_is_an_error_that_names_it) {
-  const auto tracker = WriteTracker::Create(0x3fffff, *OpenOwnUserfaultfd(), {});
+  const auto tracker = UffdTracker::Create(0x3fffff, *OpenOwnUserfaultfd(), {});
   EXPECT_THAT(Message(tracker.status()), HasSubstr("/proc/4194303/pagemap"));
 }
 
