@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 
@@ -21,6 +22,24 @@ constexpr uint32_t kReceiveDepth = 2 * kMessageCredits;
 
 uint32_t BytesOf(ibv_mtu mtu) {
   return 128U << static_cast<unsigned>(mtu);
+}
+
+// Kernels before 6.2 pin memory for writing even when the device only reads it, which a read-only
+// mapping of a shared file refuses with EFAULT. So the pages are registered through a second,
+// writable mapping of them, under the addresses of the first; pinned, they need no mapping after.
+ibv_mr* RegisterThroughWritableMapping(ibv_pd* pd, const std::byte* address, uint64_t length) {
+  auto* const original = const_cast<std::byte*>(address);
+  // An old size of 0 duplicates a shared mapping (mremap(2)).
+  void* const twin = ::mremap(original, 0, length, MREMAP_MAYMOVE);
+  if (twin == MAP_FAILED) return nullptr;
+  ibv_mr* mr = nullptr;
+  if (::mprotect(twin, length, PROT_READ | PROT_WRITE) == 0) {
+    mr = ibv_reg_mr_iova(pd, twin, length, reinterpret_cast<uintptr_t>(address), 0);
+  }
+  const int error = errno;
+  ::munmap(twin, length);
+  errno = error;
+  return mr;
 }
 
 }  // namespace
@@ -49,9 +68,18 @@ absl::StatusOr<Registration> CmMemory::Register(const std::byte* address, uint64
   if (access == Access::kLocalWrite) flags = IBV_ACCESS_LOCAL_WRITE;
   if (access == Access::kRemoteWrite) flags = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
   ibv_mr* mr = ibv_reg_mr(pd_, const_cast<std::byte*>(address), length, flags);
+  if (mr == nullptr && errno == EFAULT && access == Access::kLocalRead) {
+    mr = RegisterThroughWritableMapping(pd_, address, length);
+  }
   if (mr == nullptr) {
     const std::string what = fmt::format("RDMA device {} cannot register {} KiB",
                                          ibv_get_device_name(device_->device), length >> 10);
+    if (errno == EAGAIN || errno == ENOSPC) {
+      return absl::ResourceExhaustedError(
+          fmt::format("{}: it has no more registrations (others hold them, or the rdma.max of a "
+                      "control group does)",
+                      what));
+    }
     if (errno == ENOMEM) {
       return absl::ResourceExhaustedError(
           fmt::format("{}: {}; lower --pin-budget, or raise the limit", what, DescribePinLimit()));
