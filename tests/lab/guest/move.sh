@@ -2,13 +2,15 @@
 #
 # The guest rewrites memory slowly and halts in between: the emulated host has one CPU for the guest,
 # both ends of Ramferry and soft-RoCE. Its tick counter goes on as long as it runs.
+# A scenario may set how large it is before it sources this file.
+: "${GUEST_MIB:=48}" "${FILL_MIB:=24}"
 GUEST_MEMORY=/dev/shm/guest
-GUEST_QEMU=(qemu-system-x86_64 -name guest -accel "tcg,tb-size=32" -machine q35,memory-backend=ram0 -m 48M
+GUEST_QEMU=(qemu-system-x86_64 -name guest -accel "tcg,tb-size=32" -machine q35,memory-backend=ram0 -m ${GUEST_MIB}M
   -nodefaults -no-user-config -display none
-  -object "memory-backend-file,id=ram0,size=48M,share=on,mem-path=$GUEST_MEMORY"
+  -object "memory-backend-file,id=ram0,size=${GUEST_MIB}M,share=on,mem-path=$GUEST_MEMORY"
   -kernel /host/bin/testguest.elf
-  -append "fill_mib=24 wss_mib=4 rate=40 check_rate=2000 zero_pct=20 tick_us=10000 tick_port=none idle=halt")
-CERTIFICATES=/host/files/certificates
+  -append "fill_mib=$FILL_MIB wss_mib=4 rate=40 check_rate=2000 zero_pct=20 tick_us=10000 tick_port=none idle=halt")
+CERTIFICATES=$FILES/certificates
 IDENTITY=(--ca $CERTIFICATES/ca.pem --cert "$CERTIFICATES/$LAB_host.pem" --key "$CERTIFICATES/$LAB_host-key.pem"
   --state-dir /tmp/state)
 
@@ -28,16 +30,44 @@ guest_start() {
   lab_check "the test guest runs" guest_watch running
 }
 
-# guest_receive: on b; makes the certificates, takes guests in the background. Its process is $receiver.
+# guest_receive COMMAND...: on b; makes the certificates, takes guests in the background, run by COMMAND if there is
+# one. Its process is $receiver; what it says is in /tmp/receive.log as well.
 guest_receive() {
-  local words
   lab_check "certificates" ramferry certs $CERTIFICATES --host "a=$LAB_A" --host "b=$LAB_B"
-  words=$(printf '"%s", ' "${GUEST_QEMU[@]}")
-  printf 'name = "guest"\nargv = [%s]\n' "${words%, }" > /tmp/guest.toml
-  ramferry receive "${IDENTITY[@]}" --guest /tmp/guest.toml --port 7711 --runtime-dir /tmp/run "$@" & receiver=$!
-  lab_listening 7711
+  guest_receive_again "$@"
   lab_signal receiving
 }
+# The same with the certificates that there are, after the first one has ended.
+guest_receive_again() {
+  local words
+  words=$(printf '"%s", ' "${GUEST_QEMU[@]}")
+  printf 'name = "guest"\nargv = [%s]\n' "${words%, }" > /tmp/guest.toml
+  "$@" ramferry receive "${IDENTITY[@]}" --guest /tmp/guest.toml --port 7711 --runtime-dir /tmp/run \
+    2> >(tee -a /tmp/receive.log) & receiver=$!
+  lab_listening 7711
+}
+
+# begin_move REPORT FLAG...: on a; a slow move in the background, $move; returns when a part of the guest's 24 MiB has
+# gone over RDMA, in packets of 4 KiB.
+packets_sent() { cat /sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts; }
+begin_move() {
+  local start
+  start=$(packets_sent)
+  guest_move "$1" --transport auto --bandwidth 2 & move=$!
+  until [ $(($(packets_sent) - start)) -gt 1000 ]; do
+    kill -0 $move 2>/dev/null || { echo "FAILED: the move ended too early"; cat "$RESULTS/$1.txt"; exit 1; }
+    sleep 0.1
+  done
+}
+# move_ends_with CODE: of the move in the background.
+move_ends_with() {
+  local code=0
+  wait $move || code=$?
+  echo "ramferry migrate ended with $code"
+  [ $code = "$1" ]
+}
+# rdma_is_back: after the link was mended.
+rdma_is_back() { until grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state; do sleep 0.1; done; }
 
 # guest_move REPORT FLAG...: on a; exit code of `ramferry migrate`. The report comes back as $RESULTS/REPORT.json,
 # what was printed as $RESULTS/REPORT.txt.
