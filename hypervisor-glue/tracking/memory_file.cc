@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/status.h"
@@ -22,6 +23,7 @@ MemoryFile& MemoryFile::operator=(MemoryFile&& other) noexcept {
     address_ = std::exchange(other.address_, nullptr);
     size_ = other.size_;
     backing_page_size_ = other.backing_page_size_;
+    mincore_tells_ = other.mincore_tells_;
     name_ = std::move(other.name_);
   }
   return *this;
@@ -48,6 +50,8 @@ absl::StatusOr<MemoryFile> MemoryFile::Map(UniqueFd fd, ByteCount size, bool wri
   void* address = ::mmap(nullptr, size.value(), writable ? PROT_READ | PROT_WRITE : PROT_READ,
                          MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
   if (address == MAP_FAILED) return ErrnoStatus(errno, "cannot map " + name);
+  file.mincore_tells_ = status.st_uid == ::geteuid() ||
+                        ::faccessat(fd.get(), "", W_OK, AT_EMPTY_PATH | AT_EACCESS) == 0;
   // A core dump of ours must not hold somebody's guest.
   ::madvise(address, size.value(), MADV_DONTDUMP);
   file.fd_ = std::move(fd);
@@ -72,20 +76,52 @@ absl::StatusOr<ByteCount> MemoryFile::Populated() const {
   return ByteCount(static_cast<uint64_t>(status.st_blocks) * 512);
 }
 
+// SEEK_HOLE from one data page looks at all pages up to the next hole, which is often the end of
+// the file: asked once for every slice it would look at the whole file that often. mincore looks at
+// no more than it is asked for, but it does not tell a hole from a page that is swapped out. So
+// only pages that are not resident are asked after with lseek.
 absl::Status MemoryFile::PopulatedRuns(PageRun pages, PageRuns& runs) const {
-  const auto end = static_cast<off_t>(std::min(pages.end() << kPageShift, size_.value()));
-  auto position = static_cast<off_t>(pages.first << kPageShift);
-  while (position < end) {
-    const off_t data = ::lseek(fd_.get(), position, SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;  // only a hole is left
-    if (data < 0) return ErrnoStatus(errno, "cannot find the used memory of " + name_);
-    if (data >= end) break;
-    off_t hole = ::lseek(fd_.get(), data, SEEK_HOLE);
-    if (hole < 0) return ErrnoStatus(errno, "cannot find the holes of " + name_);
-    hole = std::min(hole, end);
-    AppendRun(runs, {static_cast<uint64_t>(data) >> kPageShift,
-                     static_cast<uint64_t>(hole - data) >> kPageShift});
-    position = hole;
+  constexpr uint64_t kPiece = 4096;  // pages
+  std::array<unsigned char, kPiece> resident;
+  const uint64_t end = std::min(pages.end(), PagesCovering(size_).value());
+  uint64_t data_end = 0;  // pages before this one are known to be data
+  if (!mincore_tells_)
+    return DataRuns({pages.first, end - std::min(end, pages.first)}, data_end, runs);
+  for (uint64_t page = pages.first; page < end;) {
+    const uint64_t piece = std::min(kPiece, end - page);
+    if (::mincore(address_ + (page << kPageShift), piece << kPageShift, resident.data()) != 0) {
+      return ErrnoStatus(errno, "cannot find the used memory of " + name_);
+    }
+    const uint64_t piece_end = page + piece;
+    for (const uint64_t first = page; page < piece_end;) {
+      const uint64_t begin = page;
+      const bool is_resident = (resident[page - first] & 1) != 0;
+      while (page < piece_end && ((resident[page - first] & 1) != 0) == is_resident) ++page;
+      if (is_resident) {
+        AppendRun(runs, {begin, page - begin});
+      } else {
+        RETURN_IF_ERROR(DataRuns({begin, page - begin}, data_end, runs));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MemoryFile::DataRuns(PageRun pages, uint64_t& data_end, PageRuns& runs) const {
+  for (uint64_t page = pages.first; page < pages.end();) {
+    if (page >= data_end) {
+      const off_t data = ::lseek(fd_.get(), static_cast<off_t>(page << kPageShift), SEEK_DATA);
+      if (data < 0 && errno == ENXIO) return absl::OkStatus();  // only a hole is left
+      if (data < 0) return ErrnoStatus(errno, "cannot find the used memory of " + name_);
+      page = static_cast<uint64_t>(data) >> kPageShift;
+      if (page >= pages.end()) return absl::OkStatus();
+      const off_t hole = ::lseek(fd_.get(), data, SEEK_HOLE);
+      if (hole < 0) return ErrnoStatus(errno, "cannot find the holes of " + name_);
+      data_end = std::max(PagesCovering(ByteCount(static_cast<uint64_t>(hole))).value(), page + 1);
+    }
+    const uint64_t run_end = std::min(data_end, pages.end());
+    AppendRun(runs, {page, run_end - page});
+    page = run_end;
   }
   return absl::OkStatus();
 }

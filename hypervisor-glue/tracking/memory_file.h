@@ -40,17 +40,23 @@ class MemoryFile {
   // Bytes of memory the file holds now (its blocks).
   [[nodiscard]] absl::StatusOr<ByteCount> Populated() const;
 
-  // Appends the runs of `pages` that are not holes (SEEK_DATA, SEEK_HOLE), ascending.
+  // Appends the runs of `pages` that are not holes, ascending. Memory that is swapped out counts. A
+  // page that is populated or freed meanwhile may count or not. The cost follows `pages`, not the
+  // size of the file.
   [[nodiscard]] absl::Status PopulatedRuns(PageRun pages, PageRuns& runs) const;
 
   // Frees all of the file's memory: it reads as zeros afterwards and takes no memory.
   [[nodiscard]] absl::Status Clear() const;
 
  private:
+  // The same by SEEK_DATA and SEEK_HOLE. `data_end` is kept from call to call, at first 0.
+  absl::Status DataRuns(PageRun pages, uint64_t& data_end, PageRuns& runs) const;
+
   UniqueFd fd_;
   std::byte* address_ = nullptr;
   ByteCount size_;
   ByteCount backing_page_size_ = KiB(4);
+  bool mincore_tells_ = false;
   std::string name_;
 };
 

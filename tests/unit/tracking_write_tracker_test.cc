@@ -289,6 +289,26 @@ TEST(MemoryFileTest, holes_are_known_and_clear_frees_everything) {
   EXPECT_EQ(file.address()[10 * kPageBytes + 100], std::byte(0));
 }
 
+// As memory that is swapped out: not resident, and not a hole.
+TEST(MemoryFileTest, data_that_is_not_resident_is_no_hole) {
+  std::string path = "/var/tmp/ramferry-memory-file-XXXXXX";  // a disk, not memory
+  UniqueFd fd(::mkstemp(path.data()));
+  ASSERT_TRUE(fd.valid());
+  ::unlink(path.c_str());
+  ASSERT_EQ(::ftruncate(fd.get(), 64 * kPageBytes), 0);
+  const std::vector<char> data(4 * kPageBytes, 'x');
+  ASSERT_EQ(::pwrite(fd.get(), data.data(), data.size(), 16 * kPageBytes), 4 * kPageBytes);
+  ASSERT_EQ(::fsync(fd.get()), 0);
+  ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  const MemoryFile file = *MemoryFile::Map(std::move(fd), KiB(256), /*writable=*/true, "file");
+  std::array<unsigned char, 64> resident{};
+  ASSERT_EQ(::mincore(file.address(), KiB(256).value(), resident.data()), 0);
+  if ((resident[17] & 1) != 0) GTEST_SKIP() << "this file system keeps pages that it need not";
+  PageRuns runs;
+  ASSERT_TRUE(file.PopulatedRuns({0, 64}, runs).ok());
+  EXPECT_EQ(runs, (PageRuns{{16, 4}}));
+}
+
 TEST(MemoryFileTest, a_file_smaller_than_the_guest_is_refused) {
   UniqueFd fd(::memfd_create("short", MFD_CLOEXEC));
   ASSERT_EQ(::ftruncate(fd.get(), kPageBytes), 0);
