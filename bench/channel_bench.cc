@@ -70,7 +70,8 @@ void BM_Channel(benchmark::State& state) {
   auto listener = *TcpListener::Create("127.0.0.1", 0, options);
   auto receiver = *listener->Expect(regions, 1);
   auto connector = *TcpConnector::Create(options);
-  auto channels = *connector->Connect(receiver->offer(), {}, In(10s));
+  const std::vector<MappedRegion> source{memories.source.region()};
+  auto channels = *connector->Connect(receiver->offer(), source, In(10s));
   PageChannel& channel = *channels[0];
   const size_t batch = channel.capabilities().batch;
   for (auto _ : state) {

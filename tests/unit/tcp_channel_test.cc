@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -31,8 +32,8 @@ struct Path {
   std::vector<std::unique_ptr<PageChannel>> channels;
 };
 
-Path Open(const std::vector<MappedRegion>& regions, const TcpOptions& options,
-          size_t channels = 1) {
+Path Open(const std::vector<MappedRegion>& regions, const TcpOptions& options, size_t channels = 1,
+          const std::vector<MappedRegion>& source = {}) {
   Path path;
   auto listener = TcpListener::Create("127.0.0.1", 0, options);
   EXPECT_TRUE(listener.ok()) << listener.status();
@@ -42,7 +43,7 @@ Path Open(const std::vector<MappedRegion>& regions, const TcpOptions& options,
   path.receiver = *std::move(receiver);
   auto connector = TcpConnector::Create(options);
   EXPECT_TRUE(connector.ok()) << connector.status();
-  auto connected = (*connector)->Connect(path.receiver->offer(), {}, In(30s));
+  auto connected = (*connector)->Connect(path.receiver->offer(), source, In(30s));
   EXPECT_TRUE(connected.ok()) << connected.status();
   path.channels = *std::move(connected);
   return path;
@@ -110,6 +111,50 @@ TEST_P(TcpChannel, random_batches_land_bit_for_bit) {
   EXPECT_EQ(channel.stats().payload.value(), payload);
   EXPECT_GT(channel.stats().wire, channel.stats().payload);
   EXPECT_TRUE(path.receiver->status().ok());
+}
+
+TEST_P(TcpChannel, long_and_short_writes_from_a_memory_file_land_bit_for_bit) {
+  constexpr uint64_t kPages = 4096;
+  TestMemory source(TestMemory::Kind::kFile, kPages);
+  source.FillRandomly(4);
+  TestMemory destination(TestMemory::Kind::kFile, kPages);
+  Path path = Open({destination.region()}, Options(), 1, {source.region()});
+  std::mt19937_64 random(5);
+  std::vector<PageWrite> writes;
+  for (uint64_t page = 0; page < kPages;) {
+    const uint64_t longest = random() % 2 == 0 ? 4 : 256;
+    const uint64_t count = std::min(1 + random() % longest, kPages - page);
+    writes.push_back({0, page * kPageBytes, source.page(page), count * kPageBytes});
+    page += count;
+  }
+  std::shuffle(writes.begin(), writes.end(), random);
+  ASSERT_TRUE(path.channels[0]->Write(writes).ok());
+  ASSERT_TRUE(path.channels[0]->Flush(In(30s)).ok());
+  EXPECT_EQ(std::memcmp(destination.data(), source.data(), source.bytes()), 0);
+  EXPECT_EQ(path.channels[0]->stats().payload.value(), source.bytes());
+  EXPECT_TRUE(path.receiver->status().ok()) << path.receiver->status();
+}
+
+// Shown with a region whose mapping is not that of its file.
+TEST_P(TcpChannel, only_long_writes_on_a_plain_stream_go_by_sendfile) {
+  constexpr uint64_t kPages = 64;
+  TestMemory mapping(TestMemory::Kind::kAnonymous, kPages);
+  mapping.FillRandomly(6);
+  TestMemory file(TestMemory::Kind::kFile, kPages);
+  file.FillRandomly(7);
+  TestMemory destination(TestMemory::Kind::kFile, kPages);
+  MappedRegion region = file.region();
+  region.address = mapping.data();
+  Path path = Open({destination.region()}, Options(), 1, {region});
+  const std::vector<PageWrite> writes{
+      {0, 0, mapping.page(0), kPageBytes},
+      {0, 32 * kPageBytes, mapping.page(32), 32 * kPageBytes},
+  };
+  ASSERT_TRUE(path.channels[0]->Write(writes).ok());
+  ASSERT_TRUE(path.channels[0]->Flush(In(30s)).ok());
+  EXPECT_EQ(std::memcmp(destination.page(0), mapping.page(0), kPageBytes), 0);
+  const std::byte* expected = GetParam() ? mapping.page(32) : file.page(32);
+  EXPECT_EQ(std::memcmp(destination.page(32), expected, 32 * kPageBytes), 0);
 }
 
 TEST_P(TcpChannel, channels_side_by_side_land_each_their_pages) {

@@ -36,6 +36,7 @@ class TcpPeer : public ::testing::Test {
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     peer_.Reset(ends[1]);
     channel_ = std::make_unique<tcp::TcpPageChannel>(tcp::PlainStream(UniqueFd(ends[0])),
+                                                     std::span<const MappedRegion>(),
                                                      "page channel 1", stall_timeout);
   }
   absl::Status WriteUntilError() {

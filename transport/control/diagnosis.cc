@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
 
+#include "base/no_sigpipe.h"
 #include "base/status.h"
 #include "transport/control/openssl_ptr.h"
 #include "transport/control/peer.h"
@@ -11,27 +11,6 @@
 
 namespace ramferry {
 namespace {
-
-// OpenSSL writes with write(2): a peer that goes away must not end this process by SIGPIPE.
-class NoSigpipe {
- public:
-  NoSigpipe() {
-    sigemptyset(&pipe_);
-    sigaddset(&pipe_, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
-  }
-  NoSigpipe(const NoSigpipe&) = delete;
-  NoSigpipe& operator=(const NoSigpipe&) = delete;
-  ~NoSigpipe() {
-    const timespec now = {};
-    if (sigismember(&before_, SIGPIPE) == 0) sigtimedwait(&pipe_, nullptr, &now);
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  sigset_t pipe_;
-  sigset_t before_;
-};
 
 bool WaitFor(int fd, short events, Deadline deadline) {
   pollfd waiting = {.fd = fd, .events = events};

@@ -1,10 +1,14 @@
 #include "transport/tcp/byte_stream.h"
 
+#include <fcntl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
 
+#include "base/no_sigpipe.h"
 #include "base/status.h"
 
 namespace ramferry::tcp {
@@ -21,12 +25,13 @@ class Plain final : public ByteStream {
  public:
   explicit Plain(UniqueFd socket) : socket_(std::move(socket)) {}
 
-  absl::StatusOr<Progress> Send(std::span<const iovec> pieces) override {
+  absl::StatusOr<Progress> Send(std::span<const iovec> pieces, bool more) override {
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0);
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(pieces.data());
     message.msg_iovlen = pieces.size();
     while (true) {
-      const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+      const ssize_t sent = ::sendmsg(socket_.get(), &message, flags);
       if (sent >= 0) return Progress{.bytes = static_cast<size_t>(sent)};
       if (errno == EAGAIN || errno == EWOULDBLOCK) return Progress{.wait_for = POLLOUT};
       if (errno != EINTR) return ConnectionLost(errno);
@@ -36,6 +41,31 @@ class Plain final : public ByteStream {
   absl::StatusOr<Progress> Receive(std::span<std::byte> into) override {
     while (true) {
       const ssize_t got = ::recv(socket_.get(), into.data(), into.size(), MSG_DONTWAIT);
+      if (got > 0) return Progress{.bytes = static_cast<size_t>(got)};
+      if (got == 0) return Progress{.ended = true};
+      if (errno == EAGAIN || errno == EWOULDBLOCK) return Progress{.wait_for = POLLIN};
+      if (errno != EINTR) return ConnectionLost(errno);
+    }
+  }
+
+  bool passes_pages() const override { return true; }
+
+  absl::StatusOr<Progress> SendFile(int file, uint64_t offset, uint64_t length) override {
+    const NoSigpipe no_sigpipe;  // sendfile has no MSG_NOSIGNAL
+    auto position = static_cast<off_t>(offset);
+    while (true) {
+      const ssize_t sent = ::sendfile(socket_.get(), file, &position, length);
+      if (sent > 0) return Progress{.bytes = static_cast<size_t>(sent)};
+      if (sent == 0) return absl::InternalError("guest memory ends before its region does");
+      if (errno == EAGAIN || errno == EWOULDBLOCK) return Progress{.wait_for = POLLOUT};
+      if (errno != EINTR) return ConnectionLost(errno);
+    }
+  }
+
+  absl::StatusOr<Progress> ReceiveToPipe(int pipe, uint64_t length) override {
+    while (true) {
+      const ssize_t got = ::splice(socket_.get(), nullptr, pipe, nullptr, length,
+                                   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
       if (got > 0) return Progress{.bytes = static_cast<size_t>(got)};
       if (got == 0) return Progress{.ended = true};
       if (errno == EAGAIN || errno == EWOULDBLOCK) return Progress{.wait_for = POLLIN};
@@ -54,6 +84,14 @@ class Plain final : public ByteStream {
 };
 
 }  // namespace
+
+absl::StatusOr<ByteStream::Progress> ByteStream::SendFile(int, uint64_t, uint64_t) {
+  return absl::UnimplementedError("this stream does not send files");
+}
+
+absl::StatusOr<ByteStream::Progress> ByteStream::ReceiveToPipe(int, uint64_t) {
+  return absl::UnimplementedError("this stream does not receive into pipes");
+}
 
 std::unique_ptr<ByteStream> PlainStream(UniqueFd socket) {
   return std::make_unique<Plain>(std::move(socket));

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -34,8 +35,19 @@ class ByteStream {
 
   virtual ~ByteStream() = default;
 
-  [[nodiscard]] virtual absl::StatusOr<Progress> Send(std::span<const iovec> pieces) = 0;
+  // `more`: something follows at once, a packet need not leave yet.
+  [[nodiscard]] virtual absl::StatusOr<Progress> Send(std::span<const iovec> pieces,
+                                                      bool more = false) = 0;
   [[nodiscard]] virtual absl::StatusOr<Progress> Receive(std::span<std::byte> into) = 0;
+
+  // Whether the two below work: the kernel then hands pages of a file over without a copy.
+  [[nodiscard]] virtual bool passes_pages() const { return false; }
+  // Bytes [offset, offset + length) of `file` (sendfile(2)). What the peer gets is what the file
+  // holds when it is taken off the wire, or later: not before the peer has confirmed is it settled.
+  [[nodiscard]] virtual absl::StatusOr<Progress> SendFile(int file, uint64_t offset,
+                                                          uint64_t length);
+  // Up to `length` bytes into `pipe`, which must have room (splice(2)).
+  [[nodiscard]] virtual absl::StatusOr<Progress> ReceiveToPipe(int pipe, uint64_t length);
 
   // A key that only the two ends of this very session can know, different for every `context`.
   // FailedPrecondition on a plain socket.

@@ -42,6 +42,19 @@ class FrameParser {
   // source broke the protocol. After an error the parser must not be used again.
   [[nodiscard]] absl::StatusOr<size_t> Consume(std::span<const std::byte> bytes);
 
+  // Payload of a WRITE that is still to come. Whoever lands some of it without Consume says so with
+  // Landed(), and lands the rest of that frame so too unless whole pages are left.
+  struct Pending {
+    RegionId region = 0;
+    uint64_t offset = 0;
+    uint64_t length = 0;
+  };
+  [[nodiscard]] Pending pending() const { return {region_, offset_, left_}; }
+  void Landed(uint64_t bytes) {
+    offset_ += bytes;
+    left_ -= bytes;
+  }
+
   // The source said that nothing more will come.
   [[nodiscard]] bool closed() const { return closed_; }
 

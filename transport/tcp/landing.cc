@@ -59,6 +59,22 @@ absl::Status Landing::Write(RegionId region, uint64_t offset, std::span<const st
   return absl::OkStatus();
 }
 
+absl::Status Landing::WriteFromPipe(RegionId region, uint64_t offset, int pipe, uint64_t length) {
+  RETURN_IF_ERROR(Settle());
+  const MappedRegion& target = regions_[region];
+  auto position = static_cast<off_t>(offset);
+  while (length > 0) {
+    const ssize_t written = ::splice(pipe, nullptr, target.fd, &position, length, SPLICE_F_MOVE);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      return LandingError(written == 0 ? ENOSPC : errno, target,
+                          static_cast<uint64_t>(position) & ~(kPageBytes - 1));
+    }
+    length -= static_cast<uint64_t>(written);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Landing::Settle() {
   std::span<iovec> rest(pieces_);
   while (!rest.empty()) {

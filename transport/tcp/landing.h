@@ -32,6 +32,10 @@ class Landing {
   [[nodiscard]] absl::Status Write(RegionId region, uint64_t offset,
                                    std::span<const std::byte> bytes);
 
+  // Takes all of `length` bytes out of `pipe`; the region must be one that can_pwrite(). Settles.
+  [[nodiscard]] absl::Status WriteFromPipe(RegionId region, uint64_t offset, int pipe,
+                                           uint64_t length);
+
   // Makes whole pages zero, and gives their memory back where it is a file's. Settles first.
   [[nodiscard]] absl::Status Zero(RegionId region, uint64_t offset, uint64_t length);
 

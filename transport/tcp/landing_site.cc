@@ -1,9 +1,11 @@
 #include "transport/tcp/landing_site.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -25,6 +27,11 @@ using namespace std::chrono_literals;
 // 2 MiB cost more.
 constexpr size_t kBufferBytes = 256 * 1024;
 
+// From so much payload on, the kernel moves it from the socket into the memory file itself: one
+// copy and not two. What a pipe may hold without privileges is /proc/sys/fs/pipe-max-size, 1 MiB.
+constexpr uint64_t kSpliceFrom = 64 * 1024;
+constexpr int kPipeBytes = 1 << 20;
+
 // Lands what the parser let through, counts it, and answers flushes.
 class Lander final : public FrameSink {
  public:
@@ -40,6 +47,11 @@ class Lander final : public FrameSink {
                        std::span<const std::byte> bytes) override {
     landed_ += bytes.size();
     return landing_.Write(region, offset, bytes);
+  }
+  absl::Status TakePipe(RegionId region, uint64_t offset, int pipe, uint64_t length) {
+    RETURN_IF_ERROR(landing_.WriteFromPipe(region, offset, pipe, length));
+    payload_.fetch_add(length, std::memory_order_relaxed);
+    return absl::OkStatus();
   }
   absl::Status OnZero(RegionId region, uint64_t offset, uint64_t length) override {
     return landing_.Zero(region, offset, length);
@@ -62,6 +74,21 @@ class Lander final : public FrameSink {
   const std::chrono::milliseconds stall_timeout_;
   std::atomic<uint64_t>& payload_;  // shared by all channels
   uint64_t landed_ = 0;             // of it, not yet added
+};
+
+struct Pipe {
+  UniqueFd out;
+  UniqueFd in;
+
+  // None where `wanted` is false, or where the process has no descriptors left.
+  static Pipe OpenIf(bool wanted) {
+    int ends[2];
+    if (!wanted || ::pipe2(ends, O_CLOEXEC) != 0) return {};
+    Pipe pipe{.out = UniqueFd(ends[0]), .in = UniqueFd(ends[1])};
+    ::fcntl(ends[1], F_SETPIPE_SZ, kPipeBytes);  // else the usual 64 KiB
+    return pipe;
+  }
+  [[nodiscard]] bool valid() const { return in.valid(); }
 };
 
 ErrorCode CodeFor(const absl::Status& why) {
@@ -129,9 +156,33 @@ absl::Status LandingSite::Receive(ByteStream& stream) {
   std::span<std::byte> buffer(memory);
   Lander lander(regions_, stream, stop_event_.get(), stall_timeout_, payload_);
   FrameParser parser(regions_, lander);
+  const Pipe pipe = Pipe::OpenIf(stream.passes_pages());
   size_t held = 0;  // bytes at the front of the buffer that wait for the rest of a header or page
+  bool in_frame = false;
+  bool by_pipe = false;  // the frame that is coming in; between two frames: the one before
   while (!stopped_.load(std::memory_order_relaxed)) {
-    ASSIGN_OR_RETURN(const ByteStream::Progress got, stream.Receive(buffer.subspan(held)));
+    const FrameParser::Pending pending = parser.pending();
+    const bool goes_on = std::exchange(in_frame, pending.length > 0) && by_pipe;
+    if (in_frame && !goes_on) {
+      by_pipe =
+          pipe.valid() && pending.length >= kSpliceFrom && regions_[pending.region].can_pwrite();
+    }
+    ByteStream::Progress got;
+    if (in_frame && by_pipe && held == 0) {
+      ASSIGN_OR_RETURN(got, stream.ReceiveToPipe(pipe.in.get(), pending.length));
+      RETURN_IF_ERROR(lander.TakePipe(pending.region, pending.offset, pipe.out.get(), got.bytes));
+      parser.Landed(got.bytes);
+    } else {
+      // Beside long frames no more than must go through the buffer: a header, the rest of a page.
+      const size_t most = !by_pipe ? buffer.size() : in_frame ? kPageBytes : kHeaderBytes;
+      ASSIGN_OR_RETURN(got, stream.Receive(buffer.first(most).subspan(held)));
+      held += got.bytes;
+      ASSIGN_OR_RETURN(const size_t used, parser.Consume(buffer.first(held)));
+      RETURN_IF_ERROR(lander.Settle());
+      held -= used;
+      if (held > 0) std::memmove(buffer.data(), buffer.data() + used, held);
+    }
+    wire_.fetch_add(got.bytes, std::memory_order_relaxed);
     if (got.ended) {
       if (parser.closed()) return absl::OkStatus();
       return absl::UnavailableError("the source went away without closing the channel");
@@ -140,14 +191,7 @@ absl::Status LandingSite::Receive(ByteStream& stream) {
       // A source with nothing to send is no fault; the socket's own timers notice a dead one.
       const absl::Status waited = WaitFor(stream.fd(), got.wait_for, stop_event_.get(), In(60s));
       if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) return waited;
-      continue;
     }
-    held += got.bytes;
-    wire_.fetch_add(got.bytes, std::memory_order_relaxed);
-    ASSIGN_OR_RETURN(const size_t used, parser.Consume(buffer.first(held)));
-    RETURN_IF_ERROR(lander.Settle());
-    held -= used;
-    if (held > 0) std::memmove(buffer.data(), buffer.data() + used, held);
   }
   return absl::CancelledError("stopped");
 }

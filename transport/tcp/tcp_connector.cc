@@ -44,7 +44,7 @@ absl::StatusOr<std::unique_ptr<TcpConnector>> TcpConnector::Create(const TcpOpti
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> TcpConnector::Connect(
-    const ChannelOffer& offer, std::span<const MappedRegion> /*source*/, Deadline deadline) {
+    const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) {
   if (offer.encrypted != (tls_ != nullptr)) {
     return absl::FailedPreconditionError(
         fmt::format("the destination offers {} page channels, this host is set to {}: set "
@@ -57,8 +57,8 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> TcpConnector::Connect(
                                          tcp::Endpoint(offer.address, offer.port));
     auto stream = OpenStream(options_, tls_.get(), offer, token, deadline);
     if (!stream.ok()) return Annotate(stream.status(), name);
-    channels.push_back(
-        std::make_unique<tcp::TcpPageChannel>(*std::move(stream), name, options_.stall_timeout));
+    channels.push_back(std::make_unique<tcp::TcpPageChannel>(*std::move(stream), source, name,
+                                                             options_.stall_timeout));
   }
   return channels;
 }

@@ -13,13 +13,17 @@
 namespace ramferry::tcp {
 namespace {
 
+// A shorter write is copied: cheaper than the system calls of its own that sendfile needs.
+constexpr uint64_t kSendFileFrom = 64 * 1024;
+
 void Add(std::atomic<uint64_t>& counter, uint64_t value) {  // only one thread writes
   counter.store(counter.load(std::memory_order_relaxed) + value, std::memory_order_relaxed);
 }
 
 }  // namespace
 
-TcpPageChannel::TcpPageChannel(std::unique_ptr<ByteStream> stream, std::string name,
+TcpPageChannel::TcpPageChannel(std::unique_ptr<ByteStream> stream,
+                               std::span<const MappedRegion> source, std::string name,
                                std::chrono::milliseconds stall_timeout)
     : stream_(std::move(stream)),
       name_(std::move(name)),
@@ -30,7 +34,9 @@ TcpPageChannel::TcpPageChannel(std::unique_ptr<ByteStream> stream, std::string n
                     .one_sided = false,
                     .needs_registration = false,
                     .encrypted = stream_->encrypted()},
-      abort_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      abort_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (stream_->passes_pages()) source_.assign(source.begin(), source.end());
+}
 
 TcpPageChannel::~TcpPageChannel() {
   if (!error_.ok() || aborted_.load()) return;
@@ -41,29 +47,39 @@ TcpPageChannel::~TcpPageChannel() {
 
 absl::Status TcpPageChannel::Write(std::span<const PageWrite> writes) {
   if (!error_.ok()) return error_;
-  while (!writes.empty()) {
-    const auto batch = writes.first(std::min(writes.size(), kFramesPerCall));
-    uint64_t payload = 0;
-    for (size_t i = 0; i < batch.size(); ++i) {
-      const PageWrite& write = batch[i];
-      if (write.length > kLargestWrite) {
-        return Fail(absl::InvalidArgumentError(
-            fmt::format("a write of {} bytes is longer than the channel takes", write.length)));
-      }
-      Encode({.type = FrameType::kWrite,
-              .region = write.region,
-              .offset = write.offset,
-              .length = write.length},
-             headers_[i].data());
-      pieces_[2 * i] = {headers_[i].data(), kHeaderBytes};
-      pieces_[2 * i + 1] = {const_cast<std::byte*>(write.bytes), write.length};
-      payload += write.length;
+  size_t frames = 0;  // encoded and not yet sent
+  size_t pieces = 0;
+  uint64_t payload = 0;
+  for (size_t i = 0; i < writes.size(); ++i) {
+    const PageWrite& write = writes[i];
+    if (write.length > kLargestWrite) {
+      return Fail(absl::InvalidArgumentError(
+          fmt::format("a write of {} bytes is longer than the channel takes", write.length)));
     }
-    RETURN_IF_ERROR(SendPieces(2 * batch.size(), Deadline::max()));
-    Add(payload_, payload);
-    writes = writes.subspan(batch.size());
+    Encode({.type = FrameType::kWrite,
+            .region = write.region,
+            .offset = write.offset,
+            .length = write.length},
+           headers_[frames].data());
+    pieces_[pieces++] = {headers_[frames++].data(), kHeaderBytes};
+    const int file = FileOf(write);
+    if (file < 0) pieces_[pieces++] = {const_cast<std::byte*>(write.bytes), write.length};
+    payload += write.length;
+    if (file >= 0 || frames == kFramesPerCall || i + 1 == writes.size()) {
+      RETURN_IF_ERROR(SendPieces(pieces, Deadline::max(), /*more=*/file >= 0));
+      if (file >= 0) RETURN_IF_ERROR(SendFile(file, write.offset, write.length));
+      Add(payload_, payload);
+      frames = pieces = payload = 0;
+    }
   }
   return absl::OkStatus();
+}
+
+int TcpPageChannel::FileOf(const PageWrite& write) const {
+  if (write.length < kSendFileFrom || write.region >= source_.size()) return -1;
+  const MappedRegion& region = source_[write.region];
+  const bool in_place = write.bytes == region.address + write.offset;
+  return in_place && region.can_pwrite() ? region.fd : -1;
 }
 
 absl::Status TcpPageChannel::WriteZeros(std::span<const PageZero> zeros) {
@@ -114,28 +130,11 @@ void TcpPageChannel::Abort() {
   ::shutdown(stream_->fd(), SHUT_RDWR);
 }
 
-absl::Status TcpPageChannel::SendPieces(size_t count, Deadline deadline) {
+absl::Status TcpPageChannel::SendPieces(size_t count, Deadline deadline, bool more) {
   std::span<iovec> rest = std::span(pieces_).first(count);
   while (!rest.empty()) {
-    auto sent = stream_->Send(rest);
-    if (!sent.ok()) {
-      // The destination may have said why before it closed.
-      if (absl::Status answers = ReadAnswers(); !answers.ok()) return Fail(answers);
-      return Fail(sent.status());
-    }
-    if (sent->bytes == 0) {
-      const Deadline stalled = In(stall_timeout_);
-      absl::Status waited = WaitForPeer(sent->wait_for, std::min(stalled, deadline));
-      if (absl::IsDeadlineExceeded(waited)) {
-        waited = absl::DeadlineExceededError(
-            stalled < deadline
-                ? fmt::format("the destination took nothing for {} ms", stall_timeout_.count())
-                : "the destination did not take all pages in time");
-      }
-      if (!waited.ok()) return Fail(waited);
-      continue;
-    }
-    Add(wire_, sent->bytes);
+    const auto sent = stream_->Send(rest, more);
+    RETURN_IF_ERROR(TakeProgress(sent, deadline));
     size_t bytes = sent->bytes;
     while (!rest.empty() && bytes >= rest.front().iov_len) {
       bytes -= rest.front().iov_len;
@@ -147,6 +146,36 @@ absl::Status TcpPageChannel::SendPieces(size_t count, Deadline deadline) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status TcpPageChannel::SendFile(int file, uint64_t offset, uint64_t length) {
+  while (length > 0) {
+    const auto sent = stream_->SendFile(file, offset, length);
+    RETURN_IF_ERROR(TakeProgress(sent, Deadline::max()));
+    offset += sent->bytes;
+    length -= sent->bytes;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TcpPageChannel::TakeProgress(const absl::StatusOr<ByteStream::Progress>& sent,
+                                          Deadline deadline) {
+  if (!sent.ok()) {
+    // The destination may have said why before it closed.
+    if (absl::Status answers = ReadAnswers(); !answers.ok()) return Fail(answers);
+    return Fail(sent.status());
+  }
+  Add(wire_, sent->bytes);
+  if (sent->bytes > 0) return absl::OkStatus();
+  const Deadline stalled = In(stall_timeout_);
+  absl::Status waited = WaitForPeer(sent->wait_for, std::min(stalled, deadline));
+  if (absl::IsDeadlineExceeded(waited)) {
+    waited = absl::DeadlineExceededError(
+        stalled < deadline
+            ? fmt::format("the destination took nothing for {} ms", stall_timeout_.count())
+            : "the destination did not take all pages in time");
+  }
+  return waited.ok() ? waited : Fail(waited);
 }
 
 absl::Status TcpPageChannel::WaitForPeer(short events, Deadline deadline) {

@@ -1,5 +1,6 @@
 // The source's end of one page channel: frames go out from guest memory without a copy of ours, up
-// to 512 of them with one system call.
+// to 512 of them with one system call. Long writes from a memory file go by sendfile: without a
+// copy of the kernel's either.
 #pragma once
 
 #include <sys/uio.h>
@@ -22,9 +23,11 @@ namespace ramferry::tcp {
 
 class TcpPageChannel final : public PageChannel {
  public:
-  // Over a stream that the destination has accepted. `name` begins every error message.
-  TcpPageChannel(std::unique_ptr<ByteStream> stream, std::string name,
-                 std::chrono::milliseconds stall_timeout);
+  // Over a stream that the destination has accepted. `source`: the regions that pages come from, if
+  // they are known; what is in a file of theirs goes out by sendfile. `name` begins every error
+  // message.
+  TcpPageChannel(std::unique_ptr<ByteStream> stream, std::span<const MappedRegion> source,
+                 std::string name, std::chrono::milliseconds stall_timeout);
   // Tells the destination that this end was meant, unless the channel has failed.
   ~TcpPageChannel() override;
 
@@ -38,8 +41,13 @@ class TcpPageChannel final : public PageChannel {
  private:
   static constexpr size_t kFramesPerCall = 512;  // two iovecs each: IOV_MAX
 
-  // Sends pieces_[0, count), however often the socket fills up.
-  absl::Status SendPieces(size_t count, Deadline deadline);
+  // The file that sendfile can take `write` from; -1: none, or it is not worth it.
+  int FileOf(const PageWrite& write) const;
+  // Sends pieces_[0, count), however often the socket fills up. `more`: see ByteStream::Send.
+  absl::Status SendPieces(size_t count, Deadline deadline, bool more = false);
+  absl::Status SendFile(int file, uint64_t offset, uint64_t length);
+  // After one call of the stream: waits if it could do nothing.
+  absl::Status TakeProgress(const absl::StatusOr<ByteStream::Progress>& sent, Deadline deadline);
   // Waits for `events`, or for what the destination has to say: that is then read.
   absl::Status WaitForPeer(short events, Deadline deadline);
   // Takes in what has come from the destination, without waiting. An error if it ended the channel.
@@ -48,6 +56,7 @@ class TcpPageChannel final : public PageChannel {
   absl::Status Fail(const absl::Status& status);
 
   std::unique_ptr<ByteStream> stream_;
+  std::vector<MappedRegion> source_;  // empty: nothing goes by sendfile
   const std::string name_;
   const std::chrono::milliseconds stall_timeout_;
   const ChannelCapabilities capabilities_;

@@ -76,7 +76,7 @@ class TlsStream final : public ByteStream {
 
   // Copies pieces together and encrypts them. A copy that did not go out at once is kept and sent
   // again as it is: the record is made, while the guest's memory may have changed.
-  absl::StatusOr<Progress> Send(std::span<const iovec> pieces) override {
+  absl::StatusOr<Progress> Send(std::span<const iovec> pieces, bool /*more*/) override {
     if (staged_ == sent_) {
       if (since_key_ >= kBytesPerKey) {
         ::SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
