@@ -79,6 +79,9 @@ class PageChannel {
 struct ChannelOffer {
   std::string transport;  // "tcp", "tcp-tls" (the same encrypted), "rdma"
   std::string address;    // numeric host; empty: the address of the control channel
+  // Further addresses of the same host, of other devices (rails), with the same port and tokens. A
+  // source may leave them out.
+  std::vector<std::string> other_addresses;
   uint16_t port = 0;
   bool encrypted = false;
   std::vector<std::string> tokens;  // one a channel, 32 random bytes each, usable once

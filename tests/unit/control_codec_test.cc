@@ -73,6 +73,7 @@ TEST(ControlCodec, guest_and_offers_arrive_field_by_field) {
   const auto& offer = std::get<Reserved>(*decoded).offers.at(0);
   EXPECT_EQ(offer.transport, "tcp");
   EXPECT_EQ(offer.address, "192.0.2.7");
+  EXPECT_EQ(offer.other_addresses, std::vector<std::string>({"192.0.2.8", "2001:db8::9"}));
   EXPECT_EQ(offer.port, 40000);
   EXPECT_TRUE(offer.encrypted);
   EXPECT_EQ(offer.tokens, SampleReserved().offers[0].tokens);
@@ -156,6 +157,10 @@ TEST(ControlCodec, offer_limits) {
               HasSubstr("channel offer 1: transport is empty"));
   EXPECT_THAT(ReservedComplaint([](R& m) { m.offers[0].address = "beta.example"; }),
               HasSubstr("not a numeric"));
+  EXPECT_THAT(ReservedComplaint([](R& m) { m.offers[0].other_addresses[1] = "beta.example"; }),
+              HasSubstr("another address"));
+  EXPECT_THAT(ReservedComplaint([](R& m) { m.offers[0].other_addresses.resize(16, "192.0.2.8"); }),
+              HasSubstr("16 other addresses"));
   EXPECT_THAT(ReservedComplaint([](R& m) { m.offers[0].port = 0; }), HasSubstr("port is 0"));
   EXPECT_THAT(ReservedComplaint([](R& m) { m.offers[0].tokens.clear(); }), HasSubstr("0 tokens"));
   EXPECT_THAT(ReservedComplaint([](R& m) { m.offers[0].tokens.resize(65, std::string(32, 't')); }),

@@ -33,6 +33,7 @@ inline Reserve SampleReserve() {
 inline Reserved SampleReserved() {
   return {.offers = {{.transport = "tcp",
                       .address = "192.0.2.7",
+                      .other_addresses = {"192.0.2.8", "2001:db8::9"},
                       .port = 40000,
                       .encrypted = true,
                       .tokens = {std::string(32, 'a'), std::string(31, '\xff') + '\0'}},

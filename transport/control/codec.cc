@@ -70,6 +70,7 @@ struct Encoder {
       v1::ChannelOffer& out = *frame.mutable_reserved()->add_offers();
       out.set_transport(offer.transport);
       out.set_address(offer.address);
+      for (const std::string& address : offer.other_addresses) out.add_other_addresses(address);
       out.set_port(offer.port);
       out.set_encrypted(offer.encrypted);
       for (const std::string& token : offer.tokens) out.add_tokens(token);
@@ -165,11 +166,13 @@ absl::StatusOr<ControlMessage> FromWire(const v1::Reserved& wire) {
       return absl::InvalidArgumentError(
           fmt::format("Reserved: port {} is not in 1..65535", offer.port()));
     }
-    reserved.offers.push_back({.transport = offer.transport(),
-                               .address = offer.address(),
-                               .port = static_cast<uint16_t>(offer.port()),
-                               .encrypted = offer.encrypted(),
-                               .tokens = {offer.tokens().begin(), offer.tokens().end()}});
+    reserved.offers.push_back(
+        {.transport = offer.transport(),
+         .address = offer.address(),
+         .other_addresses = {offer.other_addresses().begin(), offer.other_addresses().end()},
+         .port = static_cast<uint16_t>(offer.port()),
+         .encrypted = offer.encrypted(),
+         .tokens = {offer.tokens().begin(), offer.tokens().end()}});
   }
   return reserved;
 }

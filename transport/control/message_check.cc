@@ -100,12 +100,23 @@ absl::Status CheckGuest(const GuestDescription& guest) {
   return absl::OkStatus();
 }
 
+bool IsNumericAddress(const std::string& text) {
+  in6_addr ignored;
+  return inet_pton(AF_INET, text.c_str(), &ignored) == 1 ||
+         inet_pton(AF_INET6, text.c_str(), &ignored) == 1;
+}
+
 absl::Status CheckOffer(const ChannelOffer& offer) {
   RETURN_IF_ERROR(CheckNeededName("transport", offer.transport));
-  in6_addr ignored;
-  if (!offer.address.empty() && inet_pton(AF_INET, offer.address.c_str(), &ignored) != 1 &&
-      inet_pton(AF_INET6, offer.address.c_str(), &ignored) != 1) {
+  if (!offer.address.empty() && !IsNumericAddress(offer.address)) {
     return Bad("address is not a numeric IPv4 or IPv6 address");
+  }
+  if (offer.other_addresses.size() > kMaxOtherAddresses) {
+    return Bad("{} other addresses, at most {} allowed", offer.other_addresses.size(),
+               kMaxOtherAddresses);
+  }
+  for (const std::string& address : offer.other_addresses) {
+    if (!IsNumericAddress(address)) return Bad("another address is not a numeric one");
   }
   if (offer.port == 0) return Bad("port is 0");
   if (offer.tokens.empty() || offer.tokens.size() > kMaxChannels) {

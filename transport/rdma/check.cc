@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "fmt/format.h"
 #include "transport/rdma/pin_limit.h"
+#include "transport/rdma/rails.h"
 #include "transport/rdma/rdma_transport.h"
 
 namespace ramferry::rdma {
@@ -59,13 +60,6 @@ int Lanes(uint8_t width) {
     default:
       return 0;
   }
-}
-
-std::optional<int> NumaNode(const char* device) {
-  std::ifstream file(fmt::format("/sys/class/infiniband/{}/device/numa_node", device));
-  int node = -1;
-  if (file >> node && node >= 0) return node;
-  return std::nullopt;
 }
 
 RdmaPort ProbePort(ibv_context* context, uint8_t number) {
@@ -136,7 +130,7 @@ RdmaReport ProbeRdma() {
   for (int i = 0; list != nullptr && i < count; ++i) {
     RdmaDevice device;
     device.name = ibv_get_device_name(list[i]);
-    device.numa_node = NumaNode(device.name.c_str());
+    device.numa_node = NodeOfDevice(device.name.c_str());
     std::unique_ptr<ibv_context, ContextDeleter> context(ibv_open_device(list[i]));
     ibv_device_attr_ex attributes{};
     if (!context || ibv_query_device_ex(context.get(), nullptr, &attributes) != 0) {

@@ -28,6 +28,22 @@ void ClearTouched(std::byte* begin, uint64_t length) {
 
 }  // namespace
 
+absl::Status PinAccount::Take(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (budget_ != 0 && pinned_ + bytes > budget_) {
+    return absl::ResourceExhaustedError(
+        fmt::format("the source wants {} MiB registered here, the pin budget is {} MiB",
+                    (pinned_ + bytes) >> 20, budget_ >> 20));
+  }
+  pinned_ += bytes;
+  return absl::OkStatus();
+}
+
+void PinAccount::Give(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  pinned_ -= bytes;
+}
+
 absl::Status Landing::Check(const WireRange& range) const {
   if (range.region >= regions_.size() || range.length == 0 || range.offset % kPageBytes != 0 ||
       range.length % kPageBytes != 0 ||
@@ -45,17 +61,13 @@ absl::StatusOr<Landing::Key> Landing::Register(uint32_t piece, const WireRange& 
   if (piece >= kMostPieces) {
     return absl::InvalidArgumentError(fmt::format("the source named piece {}", piece));
   }
+  RETURN_IF_ERROR(pins_->Take(range.length));
   {
     const std::lock_guard lock(mutex_);
-    if (budget_ != 0 && pinned_ + range.length > budget_) {
-      return absl::ResourceExhaustedError(
-          fmt::format("the source wants {} MiB registered here, the pin budget is {} MiB",
-                      (pinned_ + range.length) >> 20, budget_ >> 20));
-    }
     if (!pieces_.try_emplace(piece, Landed{range.length, {}}).second) {
+      pins_->Give(range.length);
       return absl::InvalidArgumentError(fmt::format("the source registered piece {} twice", piece));
     }
-    pinned_ += range.length;
   }
   const MappedRegion& region = regions_[range.region];
   std::byte* const address = region.address + range.offset;
@@ -64,7 +76,7 @@ absl::StatusOr<Landing::Key> Landing::Register(uint32_t piece, const WireRange& 
   const auto entry = pieces_.find(piece);
   if (entry == pieces_.end()) return absl::CancelledError("the destination was stopped");
   if (!registration.ok()) {
-    pinned_ -= range.length;
+    pins_->Give(range.length);
     pieces_.erase(entry);
     return Annotate(registration.status(),
                     fmt::format("cannot register {} MiB at {} MiB of region {} at the destination",
@@ -81,7 +93,7 @@ absl::Status Landing::Release(uint32_t piece) {
     return absl::InvalidArgumentError(
         fmt::format("the source released piece {}, which it does not have", piece));
   }
-  pinned_ -= entry->second.length;
+  pins_->Give(entry->second.length);
   pieces_.erase(entry);
   return absl::OkStatus();
 }
@@ -114,8 +126,8 @@ absl::Status Landing::Clear(const WireRange& range) {
 
 void Landing::Close() {
   const std::lock_guard lock(mutex_);
+  for (const auto& [piece, landed] : pieces_) pins_->Give(landed.length);
   pieces_.clear();
-  pinned_ = 0;
 }
 
 absl::StatusOr<std::unique_ptr<ChannelService>> ChannelService::Create(std::unique_ptr<Link> link,

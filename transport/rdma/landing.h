@@ -1,5 +1,6 @@
 // Where pages land on the destination, in one protection domain: registers pieces of the guest's
-// memory as the source asks for them, and clears pages. Shared by all channels of a migration.
+// memory as the source asks for them, and clears pages. Shared by all channels of a migration that
+// come over one device.
 //
 // Nothing the source says is believed: ranges must be whole pages within the regions, piece numbers
 // free, and pinned bytes within the budget. Everything is deregistered when this goes, or at Close:
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -20,11 +22,30 @@
 
 namespace ramferry::rdma {
 
+// What all landings of a migration may pin together. Thread-safe.
+class PinAccount {
+ public:
+  explicit PinAccount(ByteCount budget) : budget_(budget.value()) {}  // 0: no limit
+  [[nodiscard]] absl::Status Take(uint64_t bytes);
+  void Give(uint64_t bytes);
+
+ private:
+  const uint64_t budget_;
+  std::mutex mutex_;
+  uint64_t pinned_ = 0;  // guarded by mutex_
+};
+
 class Landing {
  public:
-  // `budget` 0: no limit.
+  // The landings of one migration share `pins`.
+  Landing(std::span<const MappedRegion> regions, Memory& memory, std::shared_ptr<PinAccount> pins)
+      : regions_(regions.begin(), regions.end()), memory_(memory), pins_(std::move(pins)) {}
+  // For one that is alone. `budget` 0: no limit.
   Landing(std::span<const MappedRegion> regions, Memory& memory, ByteCount budget)
-      : regions_(regions.begin(), regions.end()), memory_(memory), budget_(budget.value()) {}
+      : Landing(regions, memory, std::make_shared<PinAccount>(budget)) {}
+  ~Landing() { Close(); }
+  Landing(const Landing&) = delete;
+  Landing& operator=(const Landing&) = delete;
 
   struct Key {
     uint32_t rkey = 0;
@@ -43,7 +64,7 @@ class Landing {
 
   const std::vector<MappedRegion> regions_;
   Memory& memory_;
-  const uint64_t budget_;
+  const std::shared_ptr<PinAccount> pins_;
 
   struct Landed {
     uint64_t length = 0;
@@ -51,7 +72,6 @@ class Landing {
   };
   std::mutex mutex_;
   std::map<uint32_t, Landed> pieces_;  // guarded by mutex_
-  uint64_t pinned_ = 0;                // guarded by mutex_
 };
 
 // What one channel does on the destination until the source says goodbye: answers its messages.

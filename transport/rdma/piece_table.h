@@ -50,7 +50,7 @@ struct PieceLimits {
   ByteCount budget;            // pinned bytes on each host
   uint64_t largest_piece = 0;  // of both devices
   uint32_t most_pieces = 0;    // of both devices
-  size_t channels = 1;
+  size_t channels = 0;
 };
 
 class PieceTable {

@@ -9,16 +9,23 @@
 #include "transport/rdma/cm_link.h"
 #include "transport/rdma/piece_table.h"
 #include "transport/rdma/pin_limit.h"
+#include "transport/rdma/rails.h"
 #include "transport/rdma/rdma_channel.h"
 #include "transport/rdma/rdma_transport.h"
 #include "transport/rdma/wire.h"
 
 namespace ramferry::rdma {
 
-// What the channels of one migration share on the source. The table goes before the memory.
+// What the channels of one migration share on the source: for each device what the channels over it
+// share. The tables go before the memory.
 struct SourceSide {
-  std::unique_ptr<CmMemory> memory;
-  std::unique_ptr<PieceTable> table;
+  struct Rail {
+    std::string address;  // of the destination, that this device leads to
+    std::unique_ptr<CmMemory> memory;
+    std::unique_ptr<PieceTable> table;
+    PieceLimits limits;
+  };
+  std::vector<Rail> rails;
 };
 
 namespace {
@@ -29,6 +36,8 @@ namespace {
 constexpr uint8_t kAckTimeout = 18;
 // Not 7, the most: soft-RoCE takes that for "for ever" (drivers/infiniband/sw/rxe/rxe_comp.c).
 constexpr uint8_t kRetries = 6;
+// For the way to a further device of the destination to be found.
+constexpr auto kRailTime = std::chrono::seconds(2);
 
 struct IdDeleter {
   void operator()(rdma_cm_id* id) const { rdma_destroy_id(id); }
@@ -59,30 +68,37 @@ absl::StatusOr<Address> NumericAddress(const std::string& host, uint16_t port) {
   return address;
 }
 
-// One connection of the offer: resolve, make the queue pair, prove the token, be welcomed.
-absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
-                                      const RdmaOptions& options, const ChannelOffer& offer,
-                                      const std::string& token, Deadline deadline,
-                                      std::string& path) {
-  EventChannel events(rdma_create_event_channel());
-  if (!events) return ErrnoStatus(errno, "no RDMA connection manager (modprobe rdma_ucm)");
-  rdma_event_channel* const channel = events.get();
+// An id of ours with the device, port and GID that lead to an address.
+struct Resolved {
+  EventChannel events;
+  std::unique_ptr<rdma_cm_id, IdDeleter> id;  // goes before its events
+};
+
+absl::StatusOr<Resolved> Resolve(const RdmaOptions& options, const std::string& address,
+                                 uint16_t port, Deadline deadline) {
+  Resolved resolved;
+  resolved.events.reset(rdma_create_event_channel());
+  if (!resolved.events) {
+    return ErrnoStatus(errno, "no RDMA connection manager (modprobe rdma_ucm)");
+  }
+  rdma_event_channel* const channel = resolved.events.get();
   rdma_cm_id* raw = nullptr;
   if (rdma_create_id(channel, &raw, nullptr, RDMA_PS_TCP) != 0) {
     return ErrnoStatus(errno, "rdma_create_id");
   }
-  std::unique_ptr<rdma_cm_id, IdDeleter> id(raw);
+  resolved.id.reset(raw);
+  rdma_cm_id* const id = raw;
   if (options.traffic_class) {
     uint8_t tos = *options.traffic_class;
-    if (rdma_set_option(id.get(), RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof tos) != 0) {
+    if (rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof tos) != 0) {
       return ErrnoStatus(errno, fmt::format("cannot set RDMA traffic class {}", tos));
     }
   }
   // A kernel without this option (before 5.2) keeps its own, longer time.
   uint8_t ack_timeout = kAckTimeout;
-  (void)rdma_set_option(id.get(), RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
+  (void)rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
                         sizeof ack_timeout);
-  ASSIGN_OR_RETURN(Address to, NumericAddress(offer.address, offer.port));
+  ASSIGN_OR_RETURN(Address to, NumericAddress(address, port));
   Address from;
   if (!options.address.empty()) {
     ASSIGN_OR_RETURN(from, NumericAddress(options.address, 0));
@@ -93,27 +109,34 @@ absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
     return absl::OkStatus();
   };
   const int patience = MillisecondsLeft(deadline);
-  if (rdma_resolve_addr(id.get(), options.address.empty() ? nullptr : from.get(), to.get(),
-                        patience) != 0) {
+  if (rdma_resolve_addr(id, options.address.empty() ? nullptr : from.get(), to.get(), patience) !=
+      0) {
     return ErrnoStatus(errno, "no RDMA device leads there");
   }
   RETURN_IF_ERROR(await(RDMA_CM_EVENT_ADDR_RESOLVED));
   if (id->verbs == nullptr) {
     return absl::FailedPreconditionError("no RDMA device leads there");
   }
-  if (rdma_resolve_route(id.get(), patience) != 0) return ErrnoStatus(errno, "no RDMA route");
+  if (rdma_resolve_route(id, patience) != 0) return ErrnoStatus(errno, "no RDMA route");
   RETURN_IF_ERROR(await(RDMA_CM_EVENT_ROUTE_RESOLVED));
+  return resolved;
+}
 
-  if (!side->memory) {
-    ASSIGN_OR_RETURN(side->memory, CmMemory::Create(id->verbs));
-  } else if (side->memory->device() != id->verbs) {
-    return absl::FailedPreconditionError("the channels of one offer lead to several RDMA devices");
+// One connection of the offer: resolve, make the queue pair, prove the token, be welcomed.
+absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
+                                      SourceSide::Rail& rail, const RdmaOptions& options,
+                                      uint16_t port, const std::string& token, Deadline deadline,
+                                      std::string& path) {
+  ASSIGN_OR_RETURN(Resolved resolved, Resolve(options, rail.address, port, deadline));
+  rdma_event_channel* const channel = resolved.events.get();
+  if (rail.memory->device() != resolved.id->verbs) {
+    return absl::UnavailableError("the way there has changed to another RDMA device");
   }
   ASSIGN_OR_RETURN(std::unique_ptr<CmLink> link,
-                   CmLink::Create(id.release(), std::move(events), *side->memory));
+                   CmLink::Create(resolved.id.release(), std::move(resolved.events), *rail.memory));
   CmLink* const connected = link.get();
   Connection connection;
-  ASSIGN_OR_RETURN(connection.channel, RdmaChannel::Create(side, std::move(link), *side->memory));
+  ASSIGN_OR_RETURN(connection.channel, RdmaChannel::Create(side, std::move(link), *rail.memory));
 
   ASSIGN_OR_RETURN(const Greeting greeting, MakeGreeting(token));
   rdma_conn_param parameters{};
@@ -142,6 +165,48 @@ ByteCount SizeOf(std::span<const MappedRegion> regions) {
   return size;
 }
 
+// The rails to the destination: its address, and those of its others that further devices lead to.
+absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const ChannelOffer& offer,
+                       Deadline deadline) {
+  const auto add = [&](const std::string& address, Deadline until) -> absl::Status {
+    ASSIGN_OR_RETURN(const Resolved resolved, Resolve(options, address, offer.port, until));
+    for (const SourceSide::Rail& rail : side.rails) {
+      if (rail.memory->device() == resolved.id->verbs) return absl::OkStatus();
+    }
+    ASSIGN_OR_RETURN(auto memory, CmMemory::Create(resolved.id->verbs));
+    side.rails.push_back({.address = address, .memory = std::move(memory)});
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(add(offer.address, deadline));
+  for (const std::string& address : offer.other_addresses) {
+    if (side.rails.size() >= offer.tokens.size()) break;
+    // One that leads nowhere from here costs some time, and nothing else.
+    if (address != offer.address) add(address, std::min(deadline, In(kRailTime))).IgnoreError();
+  }
+  return absl::OkStatus();
+}
+
+std::vector<size_t> RailOfEachChannel(const SourceSide& side, std::span<const MappedRegion> source,
+                                      size_t channels) {
+  if (side.rails.size() == 1) return std::vector<size_t>(channels, 0);
+  std::vector<NumaNode> rails;
+  for (const SourceSide::Rail& rail : side.rails) {
+    rails.push_back(NodeOfDevice(ibv_get_device_name(rail.memory->device()->device)));
+  }
+  return ChooseRails(NodesOfShares(source, channels), rails, KernelNodeDistance);
+}
+
+// Both ends' limits for the pieces of a rail, after its channels have been welcomed.
+void FinishLimits(SourceSide::Rail& rail) {
+  PieceLimits& limits = rail.limits;
+  limits.largest_piece = std::min(limits.largest_piece, rail.memory->largest_registration());
+  // Some registrations are not pieces: messages and staging of every channel.
+  const size_t own = 4 * limits.channels;
+  const size_t most = rail.memory->most_registrations();
+  limits.most_pieces = static_cast<uint32_t>(
+      std::min<size_t>(limits.most_pieces, most > 2 * own ? most - own : own));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect(
@@ -149,44 +214,49 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
   const ByteCount size = SizeOf(source);
   const bool limited = options_.pin_budget.value() != 0;
   RETURN_IF_ERROR(CheckPinLimit(limited ? std::min(options_.pin_budget, size) : size));
+  if (offer.tokens.empty()) return absl::InvalidArgumentError("an RDMA offer without tokens");
 
+  const auto annotate = [&](const absl::Status& status, const std::string& address) {
+    return Annotate(status, fmt::format("RDMA to {} port {}", address, offer.port));
+  };
   auto side = std::make_shared<SourceSide>();
-  std::vector<std::unique_ptr<RdmaChannel>> channels;
-  PieceLimits limits;
-  limits.budget = options_.pin_budget;
-  limits.channels = offer.tokens.size();
-  limits.most_pieces = kMostPieces;
-  limits.largest_piece = UINT64_MAX;
+  if (absl::Status status = FindRails(*side, options_, offer, deadline); !status.ok()) {
+    return annotate(status, offer.address);
+  }
+  ByteCount budget = options_.pin_budget;
+  std::vector<std::pair<std::unique_ptr<RdmaChannel>, SourceSide::Rail*>> channels;
   paths_.clear();
-  for (const std::string& token : offer.tokens) {
+  const std::vector<size_t> rails = RailOfEachChannel(*side, source, offer.tokens.size());
+  for (size_t i = 0; i < offer.tokens.size(); ++i) {
+    SourceSide::Rail& rail = side->rails[rails[i]];
     std::string path;
-    auto connection = ConnectOne(side, options_, offer, token, deadline, path);
-    if (!connection.ok()) {
-      return Annotate(connection.status(),
-                      fmt::format("RDMA to {} port {}", offer.address, offer.port));
-    }
+    auto connection = ConnectOne(side, rail, options_, offer.port, offer.tokens[i], deadline, path);
+    if (!connection.ok()) return annotate(connection.status(), rail.address);
     const Welcome& welcome = connection->welcome;
     if (welcome.pin_budget != 0) {
-      limits.budget = limits.budget.value() == 0
-                          ? ByteCount(welcome.pin_budget)
-                          : std::min(limits.budget, ByteCount(welcome.pin_budget));
+      budget = budget.value() == 0 ? ByteCount(welcome.pin_budget)
+                                   : std::min(budget, ByteCount(welcome.pin_budget));
+    }
+    PieceLimits& limits = rail.limits;
+    if (limits.channels++ == 0) {
+      limits.largest_piece = UINT64_MAX;
+      limits.most_pieces = kMostPieces;
     }
     limits.largest_piece = std::min(limits.largest_piece, welcome.largest_registration);
     limits.most_pieces = std::min(limits.most_pieces, welcome.most_pieces);
-    channels.push_back(std::move(connection->channel));
+    channels.emplace_back(std::move(connection->channel), &rail);
     paths_.push_back(std::move(path));
   }
-  if (channels.empty()) return absl::InvalidArgumentError("an RDMA offer without tokens");
-  limits.largest_piece = std::min(limits.largest_piece, side->memory->largest_registration());
-  // Some registrations are not pieces: messages and staging of every channel.
-  const size_t own = 4 * channels.size();
-  const size_t most = side->memory->most_registrations();
-  limits.most_pieces = static_cast<uint32_t>(
-      std::min<size_t>(limits.most_pieces, most > 2 * own ? most - own : own));
-  ASSIGN_OR_RETURN(side->table, PieceTable::Create(source, *side->memory, limits));
+  for (SourceSide::Rail& rail : side->rails) {
+    if (rail.limits.channels == 0) continue;
+    // Each rail has its part of what may be pinned, by its channels.
+    rail.limits.budget = ByteCount(budget.value() / channels.size() * rail.limits.channels);
+    FinishLimits(rail);
+    ASSIGN_OR_RETURN(rail.table, PieceTable::Create(source, *rail.memory, rail.limits));
+  }
   std::vector<std::unique_ptr<PageChannel>> ready;
-  for (auto& channel : channels) {
-    channel->UseTable(*side->table);
+  for (auto& [channel, rail] : channels) {
+    channel->UseTable(*rail->table);
     ready.push_back(std::move(channel));
   }
   side_ = side;
@@ -194,8 +264,13 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
 }
 
 ByteCount RdmaConnector::most_pinned() const {
-  const auto side = side_.lock();
-  return side && side->table ? side->table->most_pinned() : ByteCount(0);
+  ByteCount bytes;
+  if (const auto side = side_.lock()) {
+    for (const SourceSide::Rail& rail : side->rails) {
+      if (rail.table) bytes += rail.table->most_pinned();
+    }
+  }
+  return bytes;
 }
 
 }  // namespace ramferry::rdma

@@ -16,6 +16,7 @@
 #include "transport/rdma/cm_link.h"
 #include "transport/rdma/landing.h"
 #include "transport/rdma/pin_limit.h"
+#include "transport/rdma/rails.h"
 #include "transport/rdma/rdma_transport.h"
 #include "transport/rdma/wire.h"
 
@@ -53,12 +54,21 @@ class RdmaReceiver : public ChannelReceiver {
     std::thread thread;
   };
 
+  // One for each device that channels came over. The landing goes before the memory.
+  struct Rail {
+    std::unique_ptr<CmMemory> memory;
+    std::unique_ptr<Landing> landing;
+  };
+
   RdmaReceiver(const RdmaOptions& options, std::span<const MappedRegion> regions)
-      : options_(options), regions_(regions.begin(), regions.end()) {}
+      : options_(options),
+        regions_(regions.begin(), regions.end()),
+        pins_(std::make_shared<PinAccount>(options.pin_budget)) {}
   [[nodiscard]] absl::Status Bind(size_t channels);
   void Run();
   void TakeEvent();
   [[nodiscard]] absl::Status Accept(rdma_cm_id* id, std::span<const std::byte> greeting);
+  [[nodiscard]] absl::StatusOr<Rail*> RailOf(ibv_context* device);
   void Note(const absl::Status& status);
 
   const RdmaOptions options_;
@@ -68,8 +78,8 @@ class RdmaReceiver : public ChannelReceiver {
   UniqueFd stop_;
   EventChannel events_;
   rdma_cm_id* listening_ = nullptr;
-  std::unique_ptr<CmMemory> memory_;
-  std::unique_ptr<Landing> landing_;
+  std::list<Rail> rails_;
+  std::shared_ptr<PinAccount> pins_;
   std::list<Served> served_;  // the accepting thread's, until it has ended
   std::thread thread_;
   mutable std::mutex mutex_;
@@ -119,6 +129,7 @@ absl::Status RdmaReceiver::Bind(size_t channels) {
   offer_.transport = "rdma";
   offer_.address = options_.address;
   offer_.port = ntohs(rdma_get_src_port(listening_));
+  if (options_.address.empty() && channels > 1) offer_.other_addresses = RailAddresses();
   return absl::OkStatus();
 }
 
@@ -172,30 +183,25 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
   if (token == unused_tokens_.end()) {
     return refuse(absl::UnauthenticatedError("no channel with this token is expected here"));
   }
-  if (!memory_) {
-    auto memory = CmMemory::Create(id->verbs);
-    if (!memory.ok()) return refuse(memory.status());
-    memory_ = *std::move(memory);
-    landing_ = std::make_unique<Landing>(regions_, *memory_, options_.pin_budget);
-  } else if (memory_->device() != id->verbs) {
-    return refuse(absl::FailedPreconditionError("all channels must come over one RDMA device"));
-  }
+  const auto found = RailOf(id->verbs);
+  if (!found.ok()) return refuse(found.status());
+  CmMemory& memory = *(*found)->memory;
   Welcome welcome = MakeWelcome(*greeting, *token);
   unused_tokens_.erase(token);
   welcome.pin_budget = options_.pin_budget.value();
-  welcome.largest_registration = memory_->largest_registration();
-  const size_t most = memory_->most_registrations();
+  welcome.largest_registration = memory.largest_registration();
+  const size_t most = memory.most_registrations();
   const size_t own = 2 * offer_.tokens.size();
   welcome.most_pieces =
       static_cast<uint32_t>(std::min<size_t>(kMostPieces, most > 2 * own ? most - own : own));
 
-  auto link = CmLink::Create(id, nullptr, *memory_);  // owns the id from here on
+  auto link = CmLink::Create(id, nullptr, memory);  // owns the id from here on
   if (!link.ok()) {
     Note(link.status());
     return link.status();
   }
   CmLink* const raw = link->get();
-  auto service = ChannelService::Create(*std::move(link), *memory_, *landing_);
+  auto service = ChannelService::Create(*std::move(link), memory, *(*found)->landing);
   if (!service.ok()) {
     Note(service.status());
     return service.status();
@@ -212,6 +218,16 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
   served_.back().thread =
       std::thread([this, one = served_.back().service.get()] { Note(one->Serve()); });
   return absl::OkStatus();
+}
+
+absl::StatusOr<RdmaReceiver::Rail*> RdmaReceiver::RailOf(ibv_context* device) {
+  for (Rail& rail : rails_) {
+    if (rail.memory->device() == device) return &rail;
+  }
+  ASSIGN_OR_RETURN(auto memory, CmMemory::Create(device));
+  auto landing = std::make_unique<Landing>(regions_, *memory, pins_);
+  rails_.push_back({std::move(memory), std::move(landing)});
+  return &rails_.back();
 }
 
 void RdmaReceiver::Note(const absl::Status& status) {
@@ -236,8 +252,7 @@ void RdmaReceiver::Stop() {
     rdma_destroy_id(listening_);
     listening_ = nullptr;
   }
-  landing_.reset();
-  memory_.reset();
+  rails_.clear();
 }
 
 }  // namespace

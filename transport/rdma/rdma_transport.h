@@ -8,7 +8,8 @@
 //
 // Device, port and GID follow from the address by the kernel's routing, as for any connection:
 // RDMA goes where the address of the offer is reached. An address without an RDMA device behind it
-// is an error of Connect that says so. docs/rdma.md has the design.
+// is an error of Connect that says so. A listener without an address offers those of all its
+// devices, and the channels are shared out over them (rails.h). docs/rdma.md has the design.
 #pragma once
 
 #include <cstdint>

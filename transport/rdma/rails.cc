@@ -1,0 +1,124 @@
+#include "transport/rdma/rails.h"
+
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+
+#include "fmt/format.h"
+#include "transport/rdma/check.h"
+
+namespace ramferry::rdma {
+namespace {
+
+constexpr int kLocal = 10;         // ACPI SLIT
+constexpr uint64_t kSamples = 16;  // pages looked at for each share
+
+// The node of the page at `offset`, if there is a page.
+NumaNode NodeOfPage(const MappedRegion& region, uint64_t offset) {
+  if (!region.can_pwrite()) return std::nullopt;  // cannot tell holes
+  const off_t data = ::lseek(region.fd, static_cast<off_t>(offset), SEEK_DATA);
+  if (data < 0 || static_cast<uint64_t>(data) >= offset + MiB(1).value() ||
+      static_cast<uint64_t>(data) >= region.description.size.value()) {
+    return std::nullopt;
+  }
+  int node = -1;
+  // Faults the page in for reading, where it is (get_mempolicy(2)).
+  if (::syscall(SYS_get_mempolicy, &node, nullptr, 0, region.address + data,
+                MPOL_F_NODE | MPOL_F_ADDR) != 0 ||
+      node < 0) {
+    return std::nullopt;
+  }
+  return node;
+}
+
+}  // namespace
+
+int KernelNodeDistance(int from, int to) {
+  std::ifstream file(fmt::format("/sys/devices/system/node/node{}/distance", from));
+  int distance = kLocal;
+  for (int node = 0; node <= to; ++node) {
+    if (!(file >> distance)) return kLocal;
+  }
+  return distance;
+}
+
+std::vector<size_t> ChooseRails(std::span<const NumaNode> channels, std::span<const NumaNode> rails,
+                                const NodeDistance& distance) {
+  std::vector<size_t> chosen;
+  std::vector<size_t> load(rails.size());
+  for (const NumaNode& channel : channels) {
+    size_t best = 0;
+    int least = 0;
+    for (size_t rail = 0; rail < rails.size(); ++rail) {
+      const int away = channel && rails[rail] ? distance(*channel, *rails[rail]) : kLocal;
+      if (rail == 0 || away < least || (away == least && load[rail] < load[best])) {
+        best = rail;
+        least = away;
+      }
+    }
+    ++load[best];
+    chosen.push_back(best);
+  }
+  return chosen;
+}
+
+std::vector<NumaNode> NodesOfShares(std::span<const MappedRegion> memory, size_t channels) {
+  uint64_t total = 0;
+  for (const MappedRegion& region : memory) total += region.description.size.value();
+  std::vector<NumaNode> nodes;
+  for (size_t channel = 0; channel < channels; ++channel) {
+    std::map<int, size_t> votes;
+    for (uint64_t sample = 0; sample < kSamples; ++sample) {
+      uint64_t at = total * channel / channels + total / channels * sample / kSamples;
+      at -= at % kPageBytes;
+      for (const MappedRegion& region : memory) {
+        if (at < region.description.size.value()) {
+          if (const NumaNode node = NodeOfPage(region, at)) ++votes[*node];
+          break;
+        }
+        at -= region.description.size.value();
+      }
+    }
+    const auto most =
+        std::max_element(votes.begin(), votes.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    nodes.push_back(most == votes.end() ? NumaNode() : most->first);
+  }
+  return nodes;
+}
+
+std::vector<std::string> RailAddresses() {
+  std::vector<std::string> addresses;
+  const auto of_port = [](const RdmaPort& port) -> std::string {
+    constexpr std::string_view kMapped = "::ffff:";
+    for (const RdmaGid& gid : port.gids) {
+      if (gid.kind != "RoCE v2" || gid.address.starts_with("fe80:")) continue;
+      const bool mapped = gid.address.starts_with(kMapped);
+      std::string address = mapped ? gid.address.substr(kMapped.size()) : gid.address;
+      if (!address.starts_with("127.") && address != "::1") return address;
+    }
+    return "";
+  };
+  for (const RdmaDevice& device : ProbeRdma().devices) {
+    for (const RdmaPort& port : device.ports) {
+      const std::string address = port.active ? of_port(port) : "";
+      if (address.empty()) continue;
+      addresses.push_back(address);
+      break;
+    }
+  }
+  return addresses;
+}
+
+NumaNode NodeOfDevice(const char* name) {
+  std::ifstream file(fmt::format("/sys/class/infiniband/{}/device/numa_node", name));
+  int node = -1;
+  if (file >> node && node >= 0) return node;
+  return std::nullopt;
+}
+
+}  // namespace ramferry::rdma
