@@ -70,12 +70,12 @@ move_ends_with() {
 rdma_is_back() { until grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state; do sleep 0.1; done; }
 
 # guest_move REPORT FLAG...: on a; exit code of `ramferry migrate`. The report comes back as $RESULTS/REPORT.json,
-# what was printed as $RESULTS/REPORT.txt.
+# what was printed as $RESULTS/REPORT.txt. Memory is compared, unless $VERIFY is empty.
 guest_move() {
   local name=$1 code=0
   shift
   # A small emulated host needs long for the fixed parts of a downtime.
-  ramferry migrate qemu:/run/guest.qmp $LAB_B:7711 "${IDENTITY[@]}" --json "$RESULTS/$name.json" --verify \
+  ramferry migrate qemu:/run/guest.qmp $LAB_B:7711 "${IDENTITY[@]}" --json "$RESULTS/$name.json" ${VERIFY---verify} \
     --downtime 2000 --max-rounds 6 --if-not-converging stop "$@" > "$RESULTS/$name.txt" 2>&1 || code=$?
   cat "$RESULTS/$name.txt"
   return $code
