@@ -56,14 +56,14 @@ bool WaitFor(Condition condition, seconds time) {
 }
 
 // A folder of our own and two memory files; gone with this object.
-class Stage {
+class Scene {
  public:
-  static absl::StatusOr<std::unique_ptr<Stage>> Make(int memory_mib, const std::string& elf) {
+  static absl::StatusOr<std::unique_ptr<Scene>> Make(int memory_mib, const std::string& elf) {
     char name[] = "/tmp/ramferry-demo-XXXXXX";
     if (::mkdtemp(name) == nullptr) return ErrnoStatus(errno, "cannot make a folder in /tmp");
-    return std::unique_ptr<Stage>(new Stage(name, memory_mib, elf));
+    return std::unique_ptr<Scene>(new Scene(name, memory_mib, elf));
   }
-  ~Stage() {
+  ~Scene() {
     for (const char* side : {"source", "destination"}) ::unlink(Memory(side).c_str());
     std::error_code ignored;
     std::filesystem::remove_all(directory_, ignored);
@@ -98,7 +98,7 @@ class Stage {
   }
 
  private:
-  Stage(std::string directory, int memory_mib, std::string elf)
+  Scene(std::string directory, int memory_mib, std::string elf)
       : directory_(std::move(directory)), memory_mib_(memory_mib), elf_(std::move(elf)) {}
 
   std::string directory_;
@@ -108,33 +108,33 @@ class Stage {
 
 class QuietObserver : public DestinationObserver {};
 
-absl::StatusOr<Settings> Prepare(const Stage& stage) {
-  RETURN_IF_ERROR(CreateAuthority({.directory = stage.Path("certs")}));
+absl::StatusOr<Settings> Prepare(const Scene& scene) {
+  RETURN_IF_ERROR(CreateAuthority({.directory = scene.Path("certs")}));
   RETURN_IF_ERROR(CreateHostCertificate(
-      {.directory = stage.Path("certs"), .host = "localhost", .names = {"127.0.0.1"}}));
-  std::ofstream definition(stage.Path("demo.toml"));
+      {.directory = scene.Path("certs"), .host = "localhost", .names = {"127.0.0.1"}}));
+  std::ofstream definition(scene.Path("demo.toml"));
   definition << "name = \"demo\"\nargv = [";
-  for (const std::string& word : stage.Argv("destination")) definition << '"' << word << "\", ";
+  for (const std::string& word : scene.Argv("destination")) definition << '"' << word << "\", ";
   definition << "]\n";
   definition.close();
   Settings settings;
-  settings.state_dir = stage.Path("state");
-  settings.ca = stage.Path("certs/ca.pem");
-  settings.certificate = stage.Path("certs/localhost.pem");
-  settings.key = stage.Path("certs/localhost-key.pem");
+  settings.state_dir = scene.Path("state");
+  settings.ca = scene.Path("certs/ca.pem");
+  settings.certificate = scene.Path("certs/localhost.pem");
+  settings.key = scene.Path("certs/localhost-key.pem");
   settings.listen = "127.0.0.1";
   settings.port = 0;
-  settings.guests = {stage.Path("demo.toml")};
-  settings.runtime_dir = stage.Path("run");
+  settings.guests = {scene.Path("demo.toml")};
+  settings.runtime_dir = scene.Path("run");
   return settings;
 }
 
 // Reads what the guest says about its own memory after the move, once it has looked at all of it.
-absl::StatusOr<int> Judge(const Stage& stage, const TestGuestCounters& before) {
+absl::StatusOr<int> Judge(const Scene& scene, const TestGuestCounters& before) {
   std::optional<TestGuestCounters> now;
   const bool swept = WaitFor(
       [&] {
-        now = ReadCounters(stage.Memory("destination"));
+        now = ReadCounters(scene.Memory("destination"));
         return now && now->sweeps >= before.sweeps + 2;
       },
       seconds(120));
@@ -155,13 +155,13 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
           "tests/guests/testguest.elf";
   }
   if (::access(elf.c_str(), R_OK) != 0) return ErrnoStatus(errno, "no test guest at " + elf);
-  ASSIGN_OR_RETURN(auto stage, Stage::Make(arguments.memory_mib, elf));
-  ASSIGN_OR_RETURN(Settings settings, Prepare(*stage));
+  ASSIGN_OR_RETURN(auto scene, Scene::Make(arguments.memory_mib, elf));
+  ASSIGN_OR_RETURN(Settings settings, Prepare(*scene));
 
-  std::vector<std::string> argv = stage->Argv("source");
-  const std::string qmp = stage->Path("source.qmp");
+  std::vector<std::string> argv = scene->Argv("source");
+  const std::string qmp = scene->Path("source.qmp");
   argv.insert(argv.end(), {"-qmp", "unix:" + qmp + ",server=on,wait=off"});
-  ASSIGN_OR_RETURN(auto source, QemuProcess::Start(argv, stage->Path("source.log")));
+  ASSIGN_OR_RETURN(auto source, QemuProcess::Start(argv, scene->Path("source.log")));
   QuietObserver observer;
   ASSIGN_OR_RETURN(auto receiver, Receiver::Start(settings, observer));
 
@@ -169,7 +169,7 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
   std::optional<TestGuestCounters> before;
   const bool up = WaitFor(
       [&] {
-        before = ReadCounters(stage->Memory("source"));
+        before = ReadCounters(scene->Memory("source"));
         return source->ended() || (before && before->state == TESTGUEST_STATE_RUNNING);
       },
       seconds(120));
@@ -183,12 +183,12 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
                            .destination = fmt::format("localhost:{}", receiver->port()),
                            .json = arguments.json},
                           settings);
-    if (*code == kExitOk) code = Judge(*stage, *before);
+    if (*code == kExitOk) code = Judge(*scene, *before);
   }
   source->Kill();
   receiver.reset();
   // The guest was ours to begin with: end it.
-  if (auto left = QmpClient::Connect(stage->Path("run/demo.qmp"), In(seconds(2))); left.ok()) {
+  if (auto left = QmpClient::Connect(scene->Path("run/demo.qmp"), In(seconds(2))); left.ok()) {
     (*left)->Execute("quit").status().IgnoreError();
   }
   return code;

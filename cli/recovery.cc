@@ -12,7 +12,7 @@ namespace ramferry {
 namespace {
 
 // "qemu:/run/x.qmp" -> "/run/x.qmp"; "" for another kind of guest.
-std::string QmpPathOf(const std::string& locator) {
+std::string QmpPathIn(const std::string& locator) {
   constexpr std::string_view kPrefix = "qemu:";
   return locator.starts_with(kPrefix) ? locator.substr(kPrefix.size()) : "";
 }
@@ -25,7 +25,7 @@ void Confirm(const JournalEntry& entry, const Settings& settings) {
 }
 
 absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& journal) {
-  auto guest = QemuSource::TakeUp(QmpPathOf(entry.locator), entry.undo, entry.running);
+  auto guest = QemuSource::TakeUp(QmpPathIn(entry.locator), entry.undo, entry.running);
   absl::Status undone = guest.ok() ? (*guest)->RollBack() : guest.status();
   if (!undone.ok() && !absl::IsNotFound(undone)) return undone;
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
@@ -35,7 +35,7 @@ absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& j
 }
 
 absl::StatusOr<std::string> LetGo(const JournalEntry& entry, const Journal& journal) {
-  auto guest = QemuSource::TakeUp(QmpPathOf(entry.locator), entry.undo, entry.running);
+  auto guest = QemuSource::TakeUp(QmpPathIn(entry.locator), entry.undo, entry.running);
   if (!guest.ok() && !absl::IsNotFound(guest.status())) return guest.status();
   if (guest.ok()) {
     if ((*guest)->inventory().status == "running") {
@@ -120,7 +120,7 @@ absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution r
 }
 
 absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
-  RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathOf(entry.locator), entry.undo));
+  RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathIn(entry.locator), entry.undo));
   if (entry.phase == Phase::kReserved) {  // nothing was promised: the source never asks
     RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kDestination));
   } else {
@@ -143,7 +143,7 @@ absl::StatusOr<std::string> SettleDestination(JournalEntry entry, Resolution res
     case Phase::kActivating: {
       if (resolution == Resolution::kDiscardHere) return GiveUp(entry, journal);
       const absl::Status taken =
-          QemuDestination::TakeOver(QmpPathOf(entry.locator), entry.undo, entry.running);
+          QemuDestination::TakeOver(QmpPathIn(entry.locator), entry.undo, entry.running);
       if (absl::IsNotFound(taken)) {
         return absl::FailedPreconditionError(fmt::format(
             "guest {} was about to run here, and its QEMU has ended: it may have run for a moment. "

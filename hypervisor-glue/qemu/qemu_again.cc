@@ -6,13 +6,12 @@
 #include "base/status.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
+#include "hypervisor-glue/qemu/time_limits.h"
 
 namespace ramferry {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::chrono::seconds kConnectTime{5};
 
 ProcessIdentity IdentityIn(const json& record) {
   const json process = Field<json>(record, "process");

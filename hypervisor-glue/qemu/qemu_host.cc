@@ -13,16 +13,15 @@
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_destination.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
+#include "hypervisor-glue/qemu/time_limits.h"
 
 namespace ramferry {
 namespace {
 
 using std::chrono::seconds;
 
-constexpr seconds kConnectTime{5};
 // For a QEMU that was just started to open its QMP socket.
 constexpr seconds kStartTime{20};
-constexpr seconds kQuitTime{10};
 
 // The files that `argv` names as mem-path= and that do not exist yet.
 std::vector<std::string> MissingMemoryFiles(const std::vector<std::string>& argv) {

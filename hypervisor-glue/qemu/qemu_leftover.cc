@@ -12,14 +12,12 @@
 #include "hypervisor-glue/qemu/qemu_destination.h"
 #include "hypervisor-glue/qemu/qmp_announce.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
+#include "hypervisor-glue/qemu/time_limits.h"
 
 namespace ramferry {
 namespace {
 
 using nlohmann::json;
-
-// For a QEMU to exit after it was told to.
-constexpr std::chrono::seconds kQuitTime{10};
 
 json Parse(const std::string& undo) {
   return json::parse(undo, nullptr, /*allow_exceptions=*/false);

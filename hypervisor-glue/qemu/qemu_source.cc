@@ -15,6 +15,7 @@
 #include "hypervisor-glue/qemu/qmp_announce.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
 #include "hypervisor-glue/qemu/remote_userfaultfd.h"
+#include "hypervisor-glue/qemu/time_limits.h"
 #include "hypervisor-glue/tracking/soft_dirty_tracker.h"
 #include "hypervisor-glue/tracking/uffd_tracker.h"
 
@@ -23,11 +24,8 @@ namespace {
 
 using std::chrono::seconds;
 
-constexpr seconds kConnectTime{5};
 // For QEMU to save its devices, or to end a cancelled migration.
 constexpr seconds kQemuTime{30};
-// For the old QEMU to exit after it was told to.
-constexpr seconds kQuitTime{10};
 
 bool IsMigration(const QmpEvent& event, std::initializer_list<const char*> states) {
   if (event.name != "MIGRATION" || !event.data.is_object()) return false;

@@ -25,8 +25,6 @@ namespace {
 
 using std::chrono::seconds;
 
-// For the destination to read what was sent before a close.
-constexpr auto kLinger = seconds(5);
 // For finding out in words why a connection failed.
 constexpr auto kDiagnosisTime = seconds(3);
 

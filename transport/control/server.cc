@@ -25,8 +25,6 @@ namespace {
 
 using std::chrono::seconds;
 
-// For a client to take what was sent before the end of a migration.
-constexpr auto kLinger = seconds(5);
 constexpr int kHandshakeMilliseconds = 10'000;
 constexpr int kMaxCallsPerConnection = 16;
 
