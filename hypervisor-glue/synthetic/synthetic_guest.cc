@@ -49,7 +49,7 @@ SyntheticGuest::~SyntheticGuest() {
   for (std::thread& mutator : mutators_) mutator.join();
 }
 
-void SyntheticGuest::StartMutators(unsigned threads, Mutator mutator) {
+void SyntheticGuest::StartMutators(unsigned threads, const Mutator& mutator) {
   for (unsigned thread = 0; thread < threads; ++thread) {
     mutators_.emplace_back([this, thread, mutator] {
       std::unique_lock lock(mutex_);

@@ -39,7 +39,7 @@ class SyntheticGuest : public SourceGuest {
       SyntheticOptions options);
   ~SyntheticGuest() override;
 
-  void StartMutators(unsigned threads, Mutator mutator);
+  void StartMutators(unsigned threads, const Mutator& mutator);
   // Writable, for filling before the guest "runs".
   [[nodiscard]] std::span<const MappedRegion> memory() const { return regions_; }
   [[nodiscard]] bool running() const { return !stopped_.load(); }
