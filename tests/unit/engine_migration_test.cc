@@ -175,6 +175,7 @@ TEST(Migration, a_guest_that_cannot_be_started_there_is_handed_back_and_resumes)
 TEST(Migration, a_guest_that_cannot_be_removed_there_is_not_handed_back) {
   MigrationSite site;
   site.options.settle_time = milliseconds(1);
+  site.destination_hangs_up = true;
   site.on_destination = [](std::string_view call) {
     return call == "Activate" || call == "Discard" ? absl::InternalError("stuck")
                                                    : absl::OkStatus();

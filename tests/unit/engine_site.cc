@@ -60,8 +60,10 @@ MigrationReport MigrationSite::Migrate() {
                                                                 .cancel = *destination_cancel_,
                                                                 .answer_time = options.answer_time,
                                                                 .ownership_time = ownership_time});
-  std::thread destination(
-      [this] { destination_status_ = destination_->Run(control_->destination()); });
+  std::thread destination([this] {
+    destination_status_ = destination_->Run(control_->destination());
+    if (destination_hangs_up) control_->destination().Close();
+  });
   HookedSource source(*guest_, [this](std::string_view call) { return SourceCall(call); });
   source.stop_late = stop_late;
   SourceMigration migration({.guest = source,

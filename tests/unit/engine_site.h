@@ -154,6 +154,9 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   std::function<void(Stage)> on_stage;
   std::function<void(const RoundReport&)> on_round;
   bool destination_answers = true;  // when asked to settle
+  // It closes the connection when it is done, as `ramferry receive` does. Not by itself: a peer
+  // that falls silent must not be heard of again.
+  bool destination_hangs_up = false;
   int stop_late = 0;
   ChannelConnector* connector = nullptr;  // null: TCP
   // Of the next migration.
