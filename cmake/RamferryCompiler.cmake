@@ -10,7 +10,8 @@ target_compile_options(ramferry_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual
   -Wno-missing-field-initializers -fno-strict-aliasing)
 if(RAMFERRY_SANITIZE)
-  add_compile_options(-fsanitize=${RAMFERRY_SANITIZE} -fno-omit-frame-pointer -g)
+  # A finding of UndefinedBehaviorSanitizer must fail the test, too.
+  add_compile_options(-fsanitize=${RAMFERRY_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${RAMFERRY_SANITIZE})
 endif()
 
