@@ -1,6 +1,7 @@
 // Client and server of the control channel over loopback.
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -268,43 +269,36 @@ TEST_F(ControlConnection, stop_says_when_a_migration_does_not_end) {
   EXPECT_TRUE(server_->Stop(In(kLong)).ok());
 }
 
-TEST_F(ControlConnection, a_peer_that_falls_silent_is_noticed_on_both_sides) {
-  std::promise<absl::Status> end;
-  Serve([&](ControlChannel& channel) {
-    EXPECT_TRUE(channel.Receive(In(kLong)).ok());
-    EXPECT_TRUE(channel.Send(Paused{}).ok());
-    end.set_value(channel.Receive(In(kLong)).status());
-  });
-  Relay relay(server_->port());
-  ControlClientOptions options = Options();
-  options.port = relay.port();
-  const auto channel = Connect(options);
-  ASSERT_NE(channel, nullptr);
-  ASSERT_TRUE(channel->Send(SampleHello()).ok());
-  ASSERT_TRUE(channel->Receive(In(kLong)).ok());
-  relay.FallSilent();
+// Both sides of a connection through a relay that `fails` in the midst of it.
+class ControlRelay : public ControlConnection {
+ protected:
+  void ExpectNoticed(const std::function<void(Relay&)>& fails) {
+    std::promise<absl::Status> end;
+    Serve([&](ControlChannel& channel) {
+      EXPECT_TRUE(channel.Receive(In(kLong)).ok());
+      EXPECT_TRUE(channel.Send(Paused{}).ok());
+      end.set_value(channel.Receive(In(kLong)).status());
+    });
+    Relay relay(server_->port());
+    ControlClientOptions options = Options();
+    options.port = relay.port();
+    const auto channel = Connect(options);
+    ASSERT_NE(channel, nullptr);
+    ASSERT_TRUE(channel->Send(SampleHello()).ok());
+    ASSERT_TRUE(channel->Receive(In(kLong)).ok());
+    fails(relay);
+    EXPECT_EQ(channel->Receive(In(kLong)).status().code(), Code::kUnavailable);
+    EXPECT_EQ(end.get_future().get().code(), Code::kUnavailable);
+  }
+};
+
+TEST_F(ControlRelay, a_peer_that_falls_silent_is_noticed_on_both_sides) {
   // Without keepalives both would wait for the whole minute and say DeadlineExceeded.
-  EXPECT_EQ(channel->Receive(In(kLong)).status().code(), Code::kUnavailable);
-  EXPECT_EQ(end.get_future().get().code(), Code::kUnavailable);
+  ExpectNoticed([](Relay& relay) { relay.FallSilent(); });
 }
 
-TEST_F(ControlConnection, a_connection_that_breaks_is_noticed_on_both_sides) {
-  std::promise<absl::Status> end;
-  Serve([&](ControlChannel& channel) {
-    EXPECT_TRUE(channel.Receive(In(kLong)).ok());
-    EXPECT_TRUE(channel.Send(Paused{}).ok());
-    end.set_value(channel.Receive(In(kLong)).status());
-  });
-  Relay relay(server_->port());
-  ControlClientOptions options = Options();
-  options.port = relay.port();
-  const auto channel = Connect(options);
-  ASSERT_NE(channel, nullptr);
-  ASSERT_TRUE(channel->Send(SampleHello()).ok());
-  ASSERT_TRUE(channel->Receive(In(kLong)).ok());
-  relay.Cut();
-  EXPECT_EQ(channel->Receive(In(kLong)).status().code(), Code::kUnavailable);
-  EXPECT_EQ(end.get_future().get().code(), Code::kUnavailable);
+TEST_F(ControlRelay, a_connection_that_breaks_is_noticed_on_both_sides) {
+  ExpectNoticed([](Relay& relay) { relay.Cut(); });
 }
 
 TEST_F(ControlConnection, verdicts_are_asked_for_and_confirmed_by_the_proven_peer) {

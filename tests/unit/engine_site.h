@@ -192,8 +192,7 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
  private:
   absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(
       const GuestDescription& description) override;
-  using MigrationObserver::OnNote;
-  using MigrationObserver::OnRound;
+  using DestinationObserver::OnRound;
   void OnStage(Stage stage) override {
     if (on_stage != nullptr) on_stage(stage);
   }
