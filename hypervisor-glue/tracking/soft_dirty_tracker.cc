@@ -136,16 +136,16 @@ absl::Status CheckSoftDirtyMemory(pid_t pid, std::span<const TrackedRange> range
 }
 
 absl::StatusOr<std::unique_ptr<SoftDirtyTracker>> SoftDirtyTracker::Create(
-    pid_t pid, std::vector<TrackedRange> ranges) {
+    pid_t pid, const std::vector<TrackedRange>& ranges) {
   ASSIGN_OR_RETURN(auto pages, ProcessPages::Open(pid));
   RETURN_IF_ERROR(CheckSoftDirtyMemory(pid, ranges));
-  return Create(std::move(pages), std::move(ranges));
+  return Create(std::move(pages), ranges);
 }
 
 absl::StatusOr<std::unique_ptr<SoftDirtyTracker>> SoftDirtyTracker::Create(
-    std::unique_ptr<SoftDirtyPages> pages, std::vector<TrackedRange> ranges) {
+    std::unique_ptr<SoftDirtyPages> pages, const std::vector<TrackedRange>& ranges) {
   std::unique_ptr<SoftDirtyTracker> tracker(new SoftDirtyTracker(std::move(pages)));
-  for (TrackedRange& memory : ranges) {
+  for (const TrackedRange& memory : ranges) {
     const uint64_t words = (memory.length / kPageBytes + kBitsPerWord - 1) / kBitsPerWord;
     Range range{.memory = memory, .written = Bits(words), .reported = Bits(words)};
     for (auto& word : range.written) word.store(~uint64_t{0}, std::memory_order_relaxed);

@@ -67,9 +67,9 @@ class SoftDirtyTracker : public WriteTracker {
  public:
   // Every range has its file, which must outlive the tracker.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SoftDirtyTracker>> Create(
-      pid_t pid, std::vector<TrackedRange> ranges);
+      pid_t pid, const std::vector<TrackedRange>& ranges);
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SoftDirtyTracker>> Create(
-      std::unique_ptr<SoftDirtyPages> pages, std::vector<TrackedRange> ranges);
+      std::unique_ptr<SoftDirtyPages> pages, const std::vector<TrackedRange>& ranges);
   ~SoftDirtyTracker() override;
 
   [[nodiscard]] absl::Status Collect(size_t range, PageRun pages, PageRuns& runs) override;
