@@ -70,6 +70,16 @@ absl::Status PageShipper::ShipCollected(RegionId region, const PageRuns& runs) {
   return unconfirmed_pages_ > kMostUnconfirmed ? Confirm() : absl::OkStatus();
 }
 
+absl::Status PageShipper::ClearHoles(const Slice& slice, const PageRuns& populated) {
+  uint64_t position = slice.pages.first;
+  for (const PageRun& data : populated) {
+    RETURN_IF_ERROR(AddZero(slice.region, {position, data.first - position}));
+    position = data.end();
+  }
+  RETURN_IF_ERROR(AddZero(slice.region, {position, slice.pages.end() - position}));
+  return SendBatch();
+}
+
 absl::Status PageShipper::Confirm() {
   RETURN_IF_ERROR(FromChannel(channel_.Flush(In(kConfirmTime))));
   unconfirmed_.clear();

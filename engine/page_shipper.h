@@ -47,6 +47,9 @@ class PageShipper {
   // Sends runs of `region` that were collected before (while the guest was quiesced, or for
   // channels that have failed).
   [[nodiscard]] absl::Status ShipCollected(RegionId region, const PageRuns& runs);
+  // Frees at the destination what is not among the `populated` runs of the slice. Memory that the
+  // host took back from the guest (a balloon) without a write of the guest is in no dirty log.
+  [[nodiscard]] absl::Status ClearHoles(const Slice& slice, const PageRuns& populated);
   // Waits until the destination has everything that was shipped.
   [[nodiscard]] absl::Status Confirm();
 

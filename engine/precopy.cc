@@ -141,15 +141,17 @@ absl::StatusOr<PageCount> Precopy::CountDirty() {
 absl::StatusOr<std::vector<SliceDigest>> Precopy::Digests() {
   std::mutex mutex;
   std::vector<SliceDigest> digests;
-  RETURN_IF_ERROR(pool_.Run([&](uint32_t /*worker*/, size_t index) -> absl::Status {
+  const auto job = [&](uint32_t worker, size_t index) -> absl::Status {
     const Slice& slice = pool_.slices()[index];
     PageRuns populated;
     RETURN_IF_ERROR(guest_.PopulatedRuns(slice, populated));
+    RETURN_IF_ERROR(shippers_[worker]->ClearHoles(slice, populated));
     ASSIGN_OR_RETURN(std::string digest, DigestSlice(guest_.regions()[slice.region], populated));
     const std::lock_guard lock(mutex);
     digests.push_back({.slice = slice, .sha256 = std::move(digest)});
     return absl::OkStatus();
-  }));
+  };
+  RETURN_IF_ERROR(pool_.Run(job, [this](uint32_t worker) { return shippers_[worker]->Confirm(); }));
   return digests;
 }
 

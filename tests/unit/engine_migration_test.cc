@@ -1,4 +1,5 @@
 // Whole migrations that go well, and those that are refused or given up for a good reason.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -89,6 +90,26 @@ TEST(Migration, verify_catches_one_flipped_bit_and_the_guest_stays) {
   site.ExpectRolledBack(report);
   EXPECT_FALSE(report.verified);
   EXPECT_THAT(report.error, HasSubstr("the memory differs in region ram"));
+}
+
+// As a balloon does: the guest writes nothing, the host takes the page.
+TEST(Migration, memory_taken_back_from_the_guest_during_the_move_is_no_difference_to_verify) {
+  MigrationSite site;
+  site.options.verify = true;
+  const MappedRegion region = site.guest().regions()[1];
+  std::memset(site.guest().memory()[1].address + 101 * kPageBytes, 0xcd, kPageBytes);
+  site.on_source = [&](std::string_view call) {
+    if (call == "BeginPause") {
+      EXPECT_EQ(::fallocate(region.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 101 * kPageBytes,
+                            kPageBytes),
+                0);
+    }
+    return absl::OkStatus();
+  };
+  const MigrationReport report = site.Migrate();
+  site.ExpectMigrated(report);
+  EXPECT_TRUE(report.verified);
+  EXPECT_EQ(site.destination()->regions()[1].address[101 * kPageBytes], std::byte(0));
 }
 
 TEST(Migration, a_guest_that_stops_late_is_followed_by_small_rounds) {
