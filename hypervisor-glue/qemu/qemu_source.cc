@@ -122,7 +122,7 @@ absl::Status QemuSource::StartTracking() {
 }
 
 absl::Status QemuSource::GatherWhileStopped() {
-  return tracker_ != nullptr && tracker_->needs_gathering() ? tracker_->Gather() : absl::OkStatus();
+  return tracker_ != nullptr ? tracker_->Gather() : absl::OkStatus();
 }
 
 absl::Status QemuSource::PopulatedRuns(const Slice& slice, PageRuns& runs) {
@@ -196,7 +196,7 @@ absl::Status QemuSource::SaveDeviceState() {
                        In(kQemuTime)));
   if (!IsMigration(event, {"completed"})) return MigrationError();
   RETURN_IF_ERROR(pipe_->WaitEnd());
-  return GatherWhileStopped();  // what the devices wrote
+  return tracker_ != nullptr ? tracker_->GatherLast() : absl::OkStatus();  // what devices wrote
 }
 
 absl::Status QemuSource::MigrationError() {

@@ -170,9 +170,14 @@ SoftDirtyTracker::~SoftDirtyTracker() {
 }
 
 absl::Status SoftDirtyTracker::Gather() {
-  for (Range& range : ranges_) RETURN_IF_ERROR(GatherRange(range));
+  RETURN_IF_ERROR(GatherLast());
   // After reading: nothing was written in between, as our caller promises.
   return pages_->Clear();
+}
+
+absl::Status SoftDirtyTracker::GatherLast() {
+  for (Range& range : ranges_) RETURN_IF_ERROR(GatherRange(range));
+  return absl::OkStatus();
 }
 
 absl::Status SoftDirtyTracker::GatherRange(Range& range) {

@@ -76,6 +76,7 @@ class SoftDirtyTracker : public WriteTracker {
   [[nodiscard]] absl::Status Peek(size_t range, PageRun pages, PageRuns& runs) override;
   [[nodiscard]] bool needs_gathering() const override { return true; }
   [[nodiscard]] absl::Status Gather() override;
+  [[nodiscard]] absl::Status GatherLast() override;
 
  private:
   using Bits = std::vector<std::atomic<uint64_t>>;  // one a page

@@ -20,7 +20,7 @@ absl::StatusOr<Tracking> ChooseTracking() {
     return Tracking{
         TrackingMethod::kSoftDirty,
         fmt::format(
-            "soft-dirty bits, because {}. Each round stops the guest for some ms for each "
+            "soft-dirty bits, because {}. Each round stops the guest for about 20 ms for each "
             "GiB that it uses, and makes all of QEMU's pages fault once more (under KVM for "
             "reading, too). No hugetlbfs, no transparent huge pages in guest memory",
             Message(best))};

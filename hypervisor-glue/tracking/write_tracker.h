@@ -44,6 +44,8 @@ class WriteTracker {
   // Takes all writes so far for Collect. Nothing may write the tracked memory meanwhile: a write
   // during this call may be lost.
   [[nodiscard]] virtual absl::Status Gather() { return absl::OkStatus(); }
+  // The same where no other will follow: cheaper. A later one would find these writes again.
+  [[nodiscard]] virtual absl::Status GatherLast() { return absl::OkStatus(); }
 };
 
 enum class TrackingMethod { kWriteProtect, kSoftDirty };

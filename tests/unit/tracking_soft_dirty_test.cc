@@ -99,6 +99,13 @@ TEST_F(SoftDirtyTest, it_clears_after_all_was_read) {
   EXPECT_THAT(process_.calls, ElementsAre("read", "read", "clear"));
 }
 
+TEST_F(SoftDirtyTest, the_last_gathering_clears_nothing) {
+  Write(5);
+  ASSERT_TRUE(tracker_->GatherLast().ok());
+  EXPECT_THAT(process_.calls, ElementsAre("read", "read"));
+  EXPECT_EQ(CollectAll(*tracker_), (PageRuns{{5, 1}}));
+}
+
 TEST_F(SoftDirtyTest, writes_are_reported_once_also_at_the_edges_of_what_is_read_at_a_time) {
   for (const uint64_t page : {0, 63, 64, 8191, 8192, 9999}) Write(page);
   Gather();
