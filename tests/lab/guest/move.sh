@@ -2,10 +2,10 @@
 #
 # The guest rewrites memory slowly and halts in between: the emulated host has one CPU for the guest,
 # both ends of Ramferry and soft-RoCE. Its tick counter goes on as long as it runs.
-# A scenario may set how large it is before it sources this file.
-: "${GUEST_MIB:=48}" "${FILL_MIB:=24}"
+# A scenario may set how large it is, and what runs it, before it sources this file.
+: "${GUEST_MIB:=48}" "${FILL_MIB:=24}" "${GUEST_ACCEL:=tcg,tb-size=32}"
 GUEST_MEMORY=/dev/shm/guest
-GUEST_QEMU=(qemu-system-x86_64 -name guest -accel "tcg,tb-size=32" -machine q35,memory-backend=ram0 -m ${GUEST_MIB}M
+GUEST_QEMU=(qemu-system-x86_64 -name guest -accel "$GUEST_ACCEL" -machine q35,memory-backend=ram0 -m ${GUEST_MIB}M
   -nodefaults -no-user-config -display none
   -object "memory-backend-file,id=ram0,size=${GUEST_MIB}M,share=on,mem-path=$GUEST_MEMORY"
   -kernel /host/bin/testguest.elf
