@@ -165,7 +165,9 @@ ByteCount SizeOf(std::span<const MappedRegion> regions) {
   return size;
 }
 
-// The rails to the destination: its address, and those of its others that further devices lead to.
+// The rails to the destination: its addresses that devices of this host lead to, one a device. That
+// may leave out the first one, which is the control channel's: that one may have a network of its
+// own.
 absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const ChannelOffer& offer,
                        Deadline deadline) {
   const auto add = [&](const std::string& address, Deadline until) -> absl::Status {
@@ -177,13 +179,13 @@ absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const Chann
     side.rails.push_back({.address = address, .memory = std::move(memory)});
     return absl::OkStatus();
   };
-  RETURN_IF_ERROR(add(offer.address, deadline));
+  const absl::Status first = add(offer.address, deadline);
   for (const std::string& address : offer.other_addresses) {
     if (side.rails.size() >= offer.tokens.size()) break;
     // One that leads nowhere from here costs some time, and nothing else.
     if (address != offer.address) add(address, std::min(deadline, In(kRailTime))).IgnoreError();
   }
-  return absl::OkStatus();
+  return side.rails.empty() ? first : absl::OkStatus();
 }
 
 std::vector<size_t> RailOfEachChannel(const SourceSide& side, std::span<const MappedRegion> source,

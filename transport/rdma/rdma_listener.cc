@@ -129,7 +129,7 @@ absl::Status RdmaReceiver::Bind(size_t channels) {
   offer_.transport = "rdma";
   offer_.address = options_.address;
   offer_.port = ntohs(rdma_get_src_port(listening_));
-  if (options_.address.empty() && channels > 1) offer_.other_addresses = RailAddresses();
+  if (options_.address.empty()) offer_.other_addresses = RailAddresses();
   return absl::OkStatus();
 }
 
