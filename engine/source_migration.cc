@@ -36,7 +36,7 @@ constexpr seconds kVerifyTime{600};
 SourceMigration::SourceMigration(SourceContext context)
     : context_(std::move(context)),
       transports_(context_.guest, context_.control, context_.connectors, context_.observer,
-                  context_.options) {
+                  context_.options, context_.cancel) {
   const GuestDescription& guest = context_.guest.description();
   report_.migration_id = NewUuid();
   report_.guest = guest.name;

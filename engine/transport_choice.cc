@@ -1,5 +1,7 @@
 #include "engine/transport_choice.h"
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/status.h"
@@ -7,6 +9,20 @@
 #include "fmt/ranges.h"
 
 namespace ramferry {
+namespace {
+
+// How often a wait looks at a cancellation.
+constexpr std::chrono::milliseconds kGlance{50};
+
+}  // namespace
+
+absl::StatusOr<ControlMessage> TransportChoice::AwaitAnswer() {
+  for (const Deadline deadline = In(options_.answer_time);;) {
+    RETURN_IF_ERROR(cancel_.status());
+    auto answer = control_.Receive(std::min(deadline, In(kGlance)));
+    if (!absl::IsDeadlineExceeded(answer.status()) || Clock::now() >= deadline) return answer;
+  }
+}
 
 absl::StatusOr<PageChannels> TransportChoice::Try(ChannelConnector& connector, ChannelOffer offer) {
   if (offer.address.empty()) offer.address = control_.peer_address();
@@ -56,7 +72,7 @@ absl::StatusOr<PageChannels> TransportChoice::Replace(const absl::Status& why) {
   observer_.OnNote(fmt::format("{} has failed ({}); going on over another transport",
                                chosen_.transport, Message(why)));
   RETURN_IF_ERROR(control_.Send(DropTransport{.transport = chosen_.transport}));
-  ASSIGN_OR_RETURN(const ControlMessage answer, control_.Receive(In(options_.answer_time)));
+  ASSIGN_OR_RETURN(const ControlMessage answer, AwaitAnswer());
   if (const auto* refused = std::get_if<Refused>(&answer)) {
     return absl::AbortedError(
         fmt::format("the destination gave up: {}", fmt::join(refused->reasons, "; ")));

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/cancellation.h"
 #include "engine/observer.h"
 #include "engine/options.h"
 #include "engine/precopy.h"
@@ -21,12 +22,13 @@ class TransportChoice {
   // `connectors` in order of preference. All must outlive this object.
   TransportChoice(SourceGuest& guest, ControlChannel& control,
                   const std::vector<ChannelConnector*>& connectors, MigrationObserver& observer,
-                  const MigrationOptions& options)
+                  const MigrationOptions& options, const Cancellation& cancel)
       : guest_(guest),
         control_(control),
         connectors_(connectors),
         observer_(observer),
-        options_(options) {}
+        options_(options),
+        cancel_(cancel) {}
 
   // What the destination offered; before Connect.
   void SetOffers(std::vector<ChannelOffer> offers) { offers_ = std::move(offers); }
@@ -41,6 +43,8 @@ class TransportChoice {
   [[nodiscard]] const ChannelOffer& chosen() const { return chosen_; }
 
  private:
+  // The destination's answer to DropTransport; the cancellation ends the wait.
+  [[nodiscard]] absl::StatusOr<ControlMessage> AwaitAnswer();
   [[nodiscard]] absl::StatusOr<PageChannels> Try(ChannelConnector& connector, ChannelOffer offer);
 
   SourceGuest& guest_;
@@ -48,6 +52,7 @@ class TransportChoice {
   const std::vector<ChannelConnector*>& connectors_;
   MigrationObserver& observer_;
   const MigrationOptions& options_;
+  const Cancellation& cancel_;
   std::vector<ChannelOffer> offers_;
   size_t next_ = 0;  // connector to try
   ChannelOffer chosen_;
