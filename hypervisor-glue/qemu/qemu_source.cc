@@ -26,6 +26,8 @@ using std::chrono::seconds;
 
 // For QEMU to save its devices, or to end a cancelled migration.
 constexpr seconds kQemuTime{30};
+// Between two looks at what QEMU's migration does when there is no event to wait for.
+constexpr useconds_t kLookAgain = 1000;
 
 bool IsMigration(const QmpEvent& event, std::initializer_list<const char*> states) {
   if (event.name != "MIGRATION" || !event.data.is_object()) return false;
@@ -69,7 +71,11 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::TakeUp(const std::string
   ASSIGN_OR_RETURN(QemuInventory inventory, TakeInventory(*qmp));
   std::unique_ptr<QemuSource> guest(new QemuSource(std::move(qmp), std::move(inventory)));
   ASSIGN_OR_RETURN(guest->settings_, MigrationSettings::FromUndoRecord(undo));
-  RETURN_IF_ERROR(guest->MapMemory());
+  // To undo or end the move its memory is not needed, only to free it: where there is none any more
+  // there is nothing to free. And NotFound would say that QEMU has ended.
+  if (absl::Status mapped = guest->MapMemory(); !mapped.ok() && !absl::IsNotFound(mapped)) {
+    return mapped;
+  }
   guest->description_.running = running;
   guest->pause_begun_ = guest->state_saved_ = true;
   return guest;
@@ -229,21 +235,39 @@ absl::Status QemuSource::Commit() {
 
 // Brings QEMU's own migration, in whatever state it is, to an end that the guest survives.
 absl::Status QemuSource::EndQemuMigration() {
+  const auto over = [](const std::string& status) {
+    return status == "completed" || status == "failed" || status == "cancelled" || status == "none";
+  };
+  // QEMU may be blocked writing to us, and answers no command meanwhile.
+  pipe_.reset();
   ASSIGN_OR_RETURN(auto migration, qmp_->Execute("query-migrate"));
   std::string status = Field<std::string>(migration, "status", "none");
-  if (status != "completed" && status != "failed" && status != "cancelled" && status != "none") {
-    RETURN_IF_ERROR(qmp_->Execute("migrate_cancel").status());
-    pipe_.reset();  // QEMU may be blocked writing to us
-    // Not by an event: it may have come before the cancel.
-    for (const Deadline deadline = In(kQemuTime); Clock::now() < deadline;) {
-      ASSIGN_OR_RETURN(migration, qmp_->Execute("query-migrate"));
-      status = Field<std::string>(migration, "status", "none");
-      if (status == "cancelled" || status == "failed" || status == "completed") break;
-      ::usleep(1000);
+  if (!over(status)) RETURN_IF_ERROR(qmp_->Execute("migrate_cancel").status());
+  // Not by an event: it may have come before the cancel.
+  for (const Deadline deadline = In(kQemuTime); !over(status); ::usleep(kLookAgain)) {
+    ASSIGN_OR_RETURN(migration, qmp_->Execute("query-migrate"));
+    status = Field<std::string>(migration, "status", "none");
+    if (status == "cancelling") {
+      // A cancel between QEMU's stop of the guest and its wait for migrate-continue is not seen by
+      // that wait, which then has no end (QEMU 7.2: migration_maybe_pause). This ends it. QEMU
+      // forgets what it did not wait for, and refuses this when the cancel is through meanwhile.
+      qmp_->Execute("migrate-continue", {{"state", "cancelling"}}).status().IgnoreError();
+    }
+    if (Clock::now() > deadline) {
+      return absl::DeadlineExceededError(
+          fmt::format("QEMU's own migration was cancelled and does not end: it is {}", status));
     }
   }
-  pipe_.reset();
-  return absl::OkStatus();
+  return AwaitRunState();
+}
+
+// QEMU says that its migration has failed some moments before it has let go of the guest.
+absl::Status QemuSource::AwaitRunState() {
+  for (const Deadline deadline = In(kQemuTime); Clock::now() < deadline; ::usleep(kLookAgain)) {
+    ASSIGN_OR_RETURN(const auto status, qmp_->Execute("query-status"));
+    if (Field<std::string>(status, "status") != "finish-migrate") return absl::OkStatus();
+  }
+  return absl::DeadlineExceededError("QEMU's own migration is over and still holds the guest");
 }
 
 absl::Status QemuSource::RollBack() {

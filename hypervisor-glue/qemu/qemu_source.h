@@ -35,7 +35,7 @@ class QemuSource : public SourceGuest {
 
   // Takes up a guest that another ramferry, now dead, had begun to move: whatever its QEMU is in
   // the middle of, RollBack and Commit work. `undo` is that one's undo_record; `running` as
-  // described then. NotFound: that very QEMU has ended.
+  // described then. NotFound: that very QEMU has ended. regions() lacks memory that is gone.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<QemuSource>> TakeUp(
       const std::string& qmp_path, const std::string& undo, bool running);
 
@@ -72,6 +72,7 @@ class QemuSource : public SourceGuest {
   // QEMU's own word on why its migration failed.
   [[nodiscard]] absl::Status MigrationError();
   [[nodiscard]] absl::Status EndQemuMigration();
+  [[nodiscard]] absl::Status AwaitRunState();
   [[nodiscard]] absl::Status Undo();
 
   std::unique_ptr<QmpClient> qmp_;

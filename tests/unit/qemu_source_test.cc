@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
+
 #include "base/process_identity.h"
 #include "fake_qmp_server.h"
 #include "gmock/gmock.h"
@@ -82,6 +84,54 @@ TEST_F(Source, memory_of_a_guest_that_can_give_it_back_is_not_registered) {
     ASSERT_EQ((*guest)->regions().size(), 1u);
     EXPECT_EQ((*guest)->regions()[0].can_register, can_register) << device;
   }
+}
+
+// QEMU 7.2 does not see a cancel that comes between its stop of the guest and its wait for
+// migrate-continue, and waits for ever.
+TEST_F(Source, cancelled_migration_that_waits_for_ever_is_ended) {
+  qemu_.Handle("query-migrate", [this](const json&) {
+    bool ended = false;
+    for (const json& command : qemu_.commands()) {
+      ended |= command["execute"] == "migrate-continue" &&
+               command["arguments"].value("state", "") == "cancelling";
+    }
+    return json{{"return", {{"status", ended ? "cancelled" : "cancelling"}}}}.dump() + "\n";
+  });
+  qemu_.Return("migrate_cancel", json::object());
+  qemu_.Return("migrate-continue", json::object());
+  qemu_.Return("announce-self", json::object());
+  const auto guest = GuestWith("virtio-net-pci");
+  if (absl::IsPermissionDenied(guest.status())) GTEST_SKIP() << "not root";
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  const absl::Status undone = (*guest)->RollBack();
+  EXPECT_TRUE(undone.ok()) << undone;
+}
+
+// QEMU says "failed" before it has let go of the guest, and until then refuses to run it.
+TEST_F(Source, guest_that_qemu_still_holds_is_waited_for) {
+  qemu_.Return("query-migrate", {{"status", "failed"}});
+  qemu_.Return("announce-self", json::object());
+  const auto guest = GuestWith("virtio-net-pci");
+  if (absl::IsPermissionDenied(guest.status())) GTEST_SKIP() << "not root";
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  std::atomic<int> asked{0};
+  qemu_.Handle("query-status", [&asked](const json&) {
+    const char* state = ++asked < 4 ? "finish-migrate" : "running";
+    return json{{"return", {{"status", state}}}}.dump() + "\n";
+  });
+  qemu_.Refuse("cont", "Migration is not finalized yet");
+  const absl::Status undone = (*guest)->RollBack();
+  EXPECT_TRUE(undone.ok()) << undone;
+}
+
+// NotFound would say that QEMU has ended, and a guest that lives be forgotten.
+TEST_F(Source, guest_whose_memory_is_no_longer_mapped_is_no_guest_that_has_ended) {
+  ::munmap(memory_, kSize);
+  qemu_.Return("announce-self", json::object());
+  const auto guest = GuestWith("virtio-net-pci");
+  memory_ = ::mmap(nullptr, kSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  EXPECT_TRUE((*guest)->RollBack().ok());
 }
 
 }  // namespace
