@@ -5,8 +5,8 @@
 //   argv = ["qemu-system-x86_64", "-machine", "q35,memory-backend=ram", "-m", "2G",
 //           "-object", "memory-backend-file,id=ram,size=2G,share=on,mem-path=/dev/shm/web1", ...]
 //
-// Ramferry adds: -qmp unix:..., -incoming defer, -S. A definition that holds one of these is
-// refused.
+// Ramferry adds -incoming defer and -S (a definition that holds one of these, or -daemonize, is
+// refused), and a -qmp of its own: others that the operator wants stay.
 #pragma once
 
 #include <string>
