@@ -85,6 +85,7 @@ Receiver::~Receiver() {
 
 void Receiver::AwaitConfirmations(Deadline deadline) {
   const auto unconfirmed = [this] {
+    if (!records_.WriteDown()) return true;
     const auto entries = journal_.ReadAll();
     return entries.ok() &&
            std::any_of(entries->begin(), entries->end(), [](const JournalEntry& entry) {
@@ -106,33 +107,34 @@ absl::Status Receiver::Stop(Deadline deadline) {
 
 void Receiver::Serve(ControlChannel& channel) {
   ++serving_;
+  records_.WriteDown();  // there may be room again
   std::vector<ChannelListener*> listeners;
   for (const auto& listener : listeners_) listeners.push_back(listener.get());
-  DestinationMigration({.host = host_,
-                        .listeners = std::move(listeners),
-                        .journal = journal_,
-                        .observer = observer_,
-                        .cancel = cancel_})
-      .Run(channel)
-      .IgnoreError();  // the observer was told
+  DestinationMigration migration({.host = host_,
+                                  .listeners = std::move(listeners),
+                                  .journal = journal_,
+                                  .observer = observer_,
+                                  .cancel = cancel_});
+  migration.Run(channel).IgnoreError();  // the observer was told
+  if (auto entry = migration.unwritten()) records_.Remember(*std::move(entry));
   --serving_;
 }
 
 absl::StatusOr<Verdict> Receiver::Settle(const std::string& migration_id,
                                          const std::string& peer_name) {
-  auto entry = journal_.Read(migration_id, Role::kDestination);
+  auto entry = records_.Find(migration_id);
   if (absl::IsNotFound(entry.status())) return Verdict::kUnknown;
   if (!entry.ok()) return entry.status();
   if (entry->peer != peer_name) return Verdict::kUnknown;
   SettleLeftover(*entry);  // at the start of this receiver it may not have been possible
-  entry = journal_.Read(migration_id, Role::kDestination);
+  entry = records_.Find(migration_id);
   if (absl::IsNotFound(entry.status())) return Verdict::kUnknown;
   if (!entry.ok()) return entry.status();
   return VerdictOf(*entry);
 }
 
 absl::Status Receiver::Confirm(const std::string& migration_id, const std::string& peer_name) {
-  auto entry = journal_.Read(migration_id, Role::kDestination);
+  auto entry = records_.Find(migration_id);
   if (absl::IsNotFound(entry.status())) return absl::OkStatus();
   if (!entry.ok()) return entry.status();
   if (entry->peer != peer_name) return absl::OkStatus();
@@ -140,13 +142,13 @@ absl::Status Receiver::Confirm(const std::string& migration_id, const std::strin
   for (const Deadline deadline = In(kSettlingTime);
        !Settled(*entry) && WriterLives(*entry) && Clock::now() < deadline;) {
     std::this_thread::sleep_for(kSettlingStep);
-    entry = journal_.Read(migration_id, Role::kDestination);
+    entry = records_.Find(migration_id);
     if (!entry.ok()) return entry.status();
   }
   if (!Settled(*entry)) {
     return absl::FailedPreconditionError("this migration is not settled here");
   }
-  return journal_.Remove(migration_id, Role::kDestination);
+  return records_.Forget(migration_id);
 }
 
 }  // namespace ramferry

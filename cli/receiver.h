@@ -15,6 +15,7 @@
 #include "cli/settings.h"
 #include "engine/destination_migration.h"
 #include "engine/journal.h"
+#include "engine/records.h"
 #include "hypervisor-glue/qemu/qemu_destination.h"
 #include "transport/control/server.h"
 
@@ -45,6 +46,7 @@ class Receiver : public ControlService {
            DestinationObserver& observer)
       : settings_(settings),
         journal_(std::move(journal)),
+        records_(journal_),
         host_(std::move(host)),
         observer_(observer) {}
   [[nodiscard]] absl::Status Listen(const Settings& settings);
@@ -52,7 +54,8 @@ class Receiver : public ControlService {
   void SettleLeftover(const JournalEntry& entry);
 
   const Settings settings_;
-  Journal journal_;
+  const Journal journal_;
+  Records records_;
   QemuHost host_;
   DestinationObserver& observer_;
   Cancellation cancel_;

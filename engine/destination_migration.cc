@@ -41,9 +41,10 @@ Verdict VerdictOf(const JournalEntry& entry) {
 
 absl::Status DestinationMigration::WriteJournal(Phase phase) {
   entry_.phase = phase;
-  RETURN_IF_ERROR(context_.journal.Write(entry_));
   journaled_ = true;
-  return absl::OkStatus();
+  absl::Status written = context_.journal.Write(entry_);
+  unwritten_ = !written.ok();
+  return written;
 }
 
 // Ends the receivers of a transport: when this returns, nothing lands by them any more.
@@ -302,9 +303,12 @@ void DestinationMigration::Release(const absl::Status& why) {
   if (journaled_ && left.ok()) {
     // A source may ask only about a guest that it may have handed over: one that it heard we hold,
     // and that it did not itself take back. Nobody would ever confirm another record.
-    left = may_be_asked_ && !source_gave_up_
-               ? WriteJournal(Phase::kReleased)
-               : context_.journal.Remove(entry_.migration_id, Role::kDestination);
+    if (may_be_asked_ && !source_gave_up_) {
+      left = WriteJournal(Phase::kReleased);
+    } else {
+      left = context_.journal.Remove(entry_.migration_id, Role::kDestination);
+      unwritten_ = unwritten_ && !left.ok();
+    }
   }
   if (!left.ok()) {
     context_.observer.OnNote(Message(left));

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,12 @@ class DestinationMigration {
   // OK: the guest runs here. Otherwise why not.
   absl::Status Run(ControlChannel& control);
 
+  // After Run: the last word about this migration, where that could not be written (a full disk).
+  // What the journal says instead is older, and would lead a next ramferry to the same end.
+  [[nodiscard]] std::optional<JournalEntry> unwritten() const {
+    return unwritten_ ? std::optional(entry_) : std::nullopt;
+  }
+
  private:
   [[nodiscard]] absl::Status WriteJournal(Phase phase);
   [[nodiscard]] absl::StatusOr<ControlMessage> Receive(Deadline deadline);
@@ -81,7 +88,8 @@ class DestinationMigration {
   std::vector<std::byte> held_state_;  // came after the guest's stop: loaded after its last page
   uint64_t state_bytes_ = 0;
   bool paused_ = false;
-  bool journaled_ = false;
+  bool journaled_ = false;       // the journal may have an entry
+  bool unwritten_ = false;       // ... and it is not this one
   bool may_be_asked_ = false;    // the source may have sent its ownership message
   bool source_gave_up_ = false;  // in its own words, and so before any ownership message
 };

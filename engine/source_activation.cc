@@ -60,6 +60,7 @@ void SourceMigration::Settle(const absl::Status& why) {
     if (verdict.ok() && *verdict == Verdict::kUnknown) break;
     std::this_thread::sleep_for(kAskAgain);
   }
+  report_.downtime_ms = MillisecondsBetween(stopped_, Clock::now());  // so far
   context_.guest.LeaveStopped().IgnoreError();
   Enter(Stage::kInDoubt).IgnoreError();
   report_.outcome = Outcome::kInDoubt;
@@ -100,6 +101,8 @@ void SourceMigration::FinishHere(const absl::Status& why) {
   const bool may_ask = !handed_over && entry_.phase == Phase::kHandingOver;
   const Abort abort{.reason = report_.error};
   if (!handed_over && !may_ask) context_.control.Send(abort).IgnoreError();
+  // A failure may have come between the guest's stop and our hearing of it.
+  if (stopped_ == Deadline{}) stopped_ = context_.guest.paused_at();
   const absl::Status undone = context_.guest.RollBack();
   if (stopped_ != Deadline{}) report_.downtime_ms = MillisecondsBetween(stopped_, Clock::now());
   if (!undone.ok()) {

@@ -9,6 +9,7 @@
  *   - SIGKILL of either ramferry between any two steps, and its restart (or `ramferry resolve`, which
  *     does the same), as often as FAULTS allows; what it knew is lost, its journal is not;
  *   - a journal write or removal that reports an error, whether or not it reached the disk (WRITES);
+ *     a verdict of the destination that could not be written is kept in its memory (engine/records.h);
  *   - either QEMU killed at any moment (KILLS);
  *   - an operator who has made sure that the other host is dead and says so (OPERATOR).
  * What is not: pages and devices (before the image is whole nothing can go wrong that is not a plain
@@ -36,6 +37,7 @@ mtype = { unknown, undecided, owned, givenup };                   /* verdicts */
 
 mtype source_journal = none;
 mtype destination_journal = none;
+mtype remembered = none;           /* by a living ramferry receive: activated or released, not on its disk */
 mtype source_guest = running;
 mtype destination_guest = paused;  /* it waits, with nothing in it, and then with the image */
 
@@ -109,6 +111,10 @@ inline ask() {
 	:: atomic {
 		destination_answers ->
 		if
+		:: remembered == activated -> verdict = owned
+		:: remembered == released -> verdict = givenup
+		:: else ->
+		if
 		:: destination_journal == activated -> verdict = owned
 		:: destination_journal == released -> verdict = givenup
 		:: destination_journal == none -> verdict = unknown
@@ -121,6 +127,7 @@ inline ask() {
 		:: destination_journal == reserved || destination_journal == holding -> verdict = undecided
 #endif
 		fi
+		fi
 	}
 	fi
 }
@@ -129,10 +136,16 @@ inline confirm() {
 	:: true  /* lost, or too early */
 	:: atomic {
 		destination_answers &&
-		(destination_journal == activated || destination_journal == released) ->
-		destination_journal = none
+		(destination_journal == activated || destination_journal == released || remembered != none) ->
+		destination_journal = none; remembered = none
 	}
 	fi
+}
+
+/* The destination's last word: on disk, or at least in memory. */
+inline last_word(phase) {
+	WRITE(destination_journal, phase, ok);
+	if :: !ok -> remembered = phase :: else fi
 }
 
 inline finish_gone() {
@@ -268,7 +281,7 @@ active proctype Destination() {
 		run_destination();
 		if :: !ok -> goto over :: else fi;  /* QEMU died just now: nobody knows */
 		told_running = true;
-		WRITE(destination_journal, activated, ok);
+		last_word(activated);
 		goto over;
 give_back:
 #if MUTANT != 7  /* 7: a crash after the discard leaves "activating" without a QEMU */
@@ -276,27 +289,33 @@ give_back:
 		if :: destination_journal != holding -> disk_refused = true :: else fi;
 #endif
 		discard_destination();
-		WRITE(destination_journal, released, ok);
+		last_word(released);
 		handed_back = true;
 		goto over;
 release:
 		discard_destination();
 		if
 		:: !promised || abort -> WRITE(destination_journal, none, ok)
-		:: promised -> WRITE(destination_journal, released, ok)
+		:: promised -> last_word(released)
 		fi;
 		refused = true;
 over:		destination_serves = false
 	} unless { destination_dies }
 
 	/* Dead: a new `ramferry receive` settles what is left before it answers. Not dead, but unsettled
-	 * (a write failed): Settle settles it when it is asked. */
+	 * (a write failed): Settle settles it when it is asked, or writes down what is remembered. */
 	do
-	:: destination_dies || (destination_journal != none && destination_journal != activated &&
-		destination_journal != released);
+	:: !destination_dies && remembered != none;
+		{
+			WRITE(destination_journal, remembered, ok);
+			if :: ok -> remembered = none :: else fi
+		} unless { destination_dies }
+	:: destination_dies || (remembered == none && destination_journal != none &&
+		destination_journal != activated && destination_journal != released);
 		atomic {
 			if
-			:: destination_dies -> destination_dies = false; destination_answers = false
+			:: destination_dies ->
+				destination_dies = false; destination_answers = false; remembered = none
 			:: else
 			fi;
 			destination_serves = false

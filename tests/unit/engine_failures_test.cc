@@ -160,6 +160,7 @@ TEST_P(ControlFault, at_the_ownership_message_and_a_destination_that_cannot_be_a
 
 TEST(Settle, a_destination_without_a_record_leaves_the_guest_in_doubt) {
   MigrationSite site;
+  site.destination_remembers = false;
   site.control().AtNext(FakeControlPair::kToSource, "Activated", FakeFault::kLoseAndCut);
   site.on_destination = [&](std::string_view call) {
     if (call == "Activate") site.BreakJournal(Role::kDestination);
@@ -167,9 +168,44 @@ TEST(Settle, a_destination_without_a_record_leaves_the_guest_in_doubt) {
   };
   const MigrationReport report = site.Migrate();
   EXPECT_EQ(report.outcome, Outcome::kInDoubt);
+  EXPECT_GT(report.downtime_ms, 0) << "so far";
   EXPECT_TRUE(site.destination()->active());
   EXPECT_FALSE(site.guest().running());
   EXPECT_FALSE(site.guest().committed());
+}
+
+TEST(Settle, a_verdict_that_a_full_disk_refused_is_told_all_the_same) {
+  for (const char* answer : {"Activated", "HandedBack"}) {
+    SCOPED_TRACE(answer);
+    const bool starts = std::string(answer) == "Activated";
+    MigrationSite site;
+    site.control().AtNext(FakeControlPair::kToSource, answer, FakeFault::kLoseAndCut);
+    site.on_destination = [&](std::string_view call) {
+      if (call != "Activate") return absl::OkStatus();
+      site.FillDisk(Role::kDestination);
+      return starts ? absl::OkStatus() : absl::InternalError("no vCPU starts");
+    };
+    const MigrationReport report = site.Migrate();
+    if (starts) {
+      site.ExpectMigrated(report);
+    } else {
+      site.ExpectRolledBack(report);
+    }
+    EXPECT_TRUE(site.journal(Role::kSource).ReadAll()->empty());
+    EXPECT_TRUE(site.journal(Role::kDestination).ReadAll()->empty()) << "it was confirmed";
+  }
+}
+
+TEST(Downtime, counts_though_the_failure_came_with_the_stop) {
+  MigrationSite site;
+  site.on_source = [&](std::string_view call) {
+    if (call != "WaitPaused") return absl::OkStatus();
+    EXPECT_TRUE(site.guest().WaitPaused(Clock::now()).ok());
+    return absl::InternalError("the monitor broke");
+  };
+  const MigrationReport report = site.Migrate();
+  site.ExpectRolledBack(report);
+  EXPECT_GT(report.downtime_ms, 0);
 }
 
 // --- the journal

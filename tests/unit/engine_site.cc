@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/status.h"
+#include "fmt/format.h"
 
 namespace ramferry {
 namespace {
@@ -62,6 +63,8 @@ MigrationReport MigrationSite::Migrate() {
                                                                 .ownership_time = ownership_time});
   std::thread destination([this] {
     destination_status_ = destination_->Run(control_->destination());
+    auto entry = destination_->unwritten();
+    if (entry && destination_remembers) records_.Remember(*std::move(entry));
     if (destination_hangs_up) control_->destination().Close();
   });
   HookedSource source(*guest_, [this](std::string_view call) { return SourceCall(call); });
@@ -125,17 +128,17 @@ absl::Status MigrationSite::SourceCall(std::string_view call) {
 }
 
 // As Receiver::Settle and Confirm do it.
-absl::StatusOr<Verdict> MigrationSite::Settle(const std::string& migration_id) const {
-  const auto entry = destination_journal_.Read(migration_id, Role::kDestination);
+absl::StatusOr<Verdict> MigrationSite::Settle(const std::string& migration_id) {
+  const auto entry = records_.Find(migration_id);
   if (!entry.ok() || entry->peer != "source.test") return Verdict::kUnknown;
   return VerdictOf(*entry);
 }
 
-void MigrationSite::Confirm(const std::string& migration_id) const {
-  const auto entry = destination_journal_.Read(migration_id, Role::kDestination);
+void MigrationSite::Confirm(const std::string& migration_id) {
+  const auto entry = records_.Find(migration_id);
   if (!entry.ok()) return;
   if (entry->phase != Phase::kActivated && entry->phase != Phase::kReleased) return;
-  destination_journal_.Remove(migration_id, Role::kDestination).IgnoreError();
+  records_.Forget(migration_id).IgnoreError();
 }
 
 void MigrationSite::BreakJournal(Role role) const {
@@ -148,19 +151,35 @@ void MigrationSite::MendJournal(Role role) const {
   std::filesystem::rename(directory + ".away", directory);
 }
 
-void MigrationSite::ExpectMigrated(const MigrationReport& report) const {
+void MigrationSite::FillDisk(Role role) const {
+  const auto entries = journal(role).ReadAll();
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  for (const JournalEntry& entry : *entries) {
+    // Where Journal::Write makes its new file.
+    std::filesystem::create_directory(fmt::format("{}/{}.{}.json.next", journal(role).directory(),
+                                                  entry.migration_id, NameOf(role)));
+  }
+}
+
+void MigrationSite::FreeDisk(Role role) const {
+  for (const auto& file : std::filesystem::directory_iterator(journal(role).directory())) {
+    if (file.is_directory()) std::filesystem::remove(file.path());
+  }
+}
+
+void MigrationSite::ExpectMigrated(const MigrationReport& report) {
   EXPECT_EQ(report.outcome, Outcome::kMigrated) << report.error;
   EXPECT_EQ(report.error, "");
   ExpectOneOwner(report);
 }
 
-void MigrationSite::ExpectRolledBack(const MigrationReport& report) const {
+void MigrationSite::ExpectRolledBack(const MigrationReport& report) {
   EXPECT_EQ(report.outcome, Outcome::kRolledBack);
   EXPECT_NE(report.error, "");
   ExpectOneOwner(report);
 }
 
-void MigrationSite::ExpectOneOwner(const MigrationReport& report) const {
+void MigrationSite::ExpectOneOwner(const MigrationReport& report) {
   const HookedDestination* there = destination();
   const bool runs_there = there != nullptr && there->active();
   EXPECT_FALSE(both_could_run_) << "for a moment both ends could run the guest";
@@ -185,7 +204,7 @@ void MigrationSite::ExpectOneOwner(const MigrationReport& report) const {
       const auto mine = source_journal_.Read(report.migration_id, Role::kSource);
       ASSERT_TRUE(mine.ok()) << "nobody will remember the doubt: " << mine.status();
       EXPECT_EQ(mine->phase, Phase::kHandingOver);
-      // Both ends have ended: the truth must be on the destination's disk.
+      // Both ends have ended: the destination must know the truth.
       const auto verdict = Settle(report.migration_id);
       ASSERT_TRUE(verdict.ok());
       EXPECT_EQ(*verdict, runs_there ? Verdict::kOwned : Verdict::kReleased);

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "engine/destination_migration.h"
+#include "engine/records.h"
 #include "engine/source_migration.h"
 #include "hypervisor-glue/synthetic/synthetic_guest.h"
 #include "tests/unit/engine_scratch.h"
@@ -157,6 +158,7 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   // It closes the connection when it is done, as `ramferry receive` does. Not by itself: a peer
   // that falls silent must not be heard of again.
   bool destination_hangs_up = false;
+  bool destination_remembers = true;  // false: it was killed, and knows what its journal says
   int stop_late = 0;
   ChannelConnector* connector = nullptr;  // null: TCP
   // Of the next migration.
@@ -169,10 +171,10 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
 
   // Exactly one end has the guest, or nobody runs it and the journals will settle it; nothing that
   // the migration put up is left; the image is the same, bit by bit, if it moved.
-  void ExpectOneOwner(const MigrationReport& report) const;
-  void ExpectMigrated(const MigrationReport& report) const;
+  void ExpectOneOwner(const MigrationReport& report);
+  void ExpectMigrated(const MigrationReport& report);
   // The guest works on the source as before, and can be migrated now.
-  void ExpectRolledBack(const MigrationReport& report) const;
+  void ExpectRolledBack(const MigrationReport& report);
 
   [[nodiscard]] SyntheticGuest& guest() const { return *guest_; }
   [[nodiscard]] HookedDestination* destination() const { return arrived_.load(); }
@@ -180,7 +182,7 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   [[nodiscard]] const Journal& journal(Role role) const {
     return role == Role::kSource ? source_journal_ : destination_journal_;
   }
-  [[nodiscard]] absl::StatusOr<Verdict> Settle(const std::string& migration_id) const;
+  [[nodiscard]] absl::StatusOr<Verdict> Settle(const std::string& migration_id);
   [[nodiscard]] ByteCount destination_memory() const { return destination_memory_; }
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   [[nodiscard]] std::vector<std::string> SentToSource() const { return sent_[1]; }
@@ -188,6 +190,9 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   // All its memory entries fail from here on, as on a full disk; and work again.
   void BreakJournal(Role role) const;
   void MendJournal(Role role) const;
+  // The entries that there are cannot be written again, as on a full disk; and can.
+  void FillDisk(Role role) const;
+  void FreeDisk(Role role) const;
 
  private:
   absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(
@@ -205,12 +210,13 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   }
   absl::Status SourceCall(std::string_view call);
   absl::Status DestinationCall(std::string_view call);
-  void Confirm(const std::string& migration_id) const;
+  void Confirm(const std::string& migration_id);
   void Renew();
 
   const ScratchDirectory scratch_;
   const Journal source_journal_ = *Journal::Open(scratch_.path() + "/source");
   const Journal destination_journal_ = *Journal::Open(scratch_.path() + "/destination");
+  Records records_{destination_journal_};
   std::unique_ptr<SyntheticGuest> guest_;
   std::unique_ptr<TcpListener> listener_;
   std::unique_ptr<TcpConnector> connector_;
