@@ -1,6 +1,7 @@
 """What can go wrong, each a function of an Attempt (world.py)."""
 import signal
 
+from tests.fault import connections
 from tests.harness.qemu import ForeignProcess
 
 
@@ -35,7 +36,8 @@ def drop_packets(attempt):
 
 
 def reset_connections(attempt):
-    attempt.world.reset()
+    """Every connection that the source has to the destination, at this moment."""
+    attempt.resets = connections.reset(attempt.source.pid)
 
 
 FAULTS = [kill_source, kill_destination, kill_source_qemu, kill_destination_qemu, drop_packets, reset_connections]

@@ -43,7 +43,9 @@ def strike(world, stop, fault):
     attempt = world.begin(stop)
     attempt.wait_stopped()
     fault(attempt)
-    return world.end(attempt)
+    outcome = world.end(attempt)
+    assert attempt.resets != 0, "there was no connection to reset"
+    return outcome
 
 
 @pytest.mark.parametrize("stop, fault, expected", cases())

@@ -102,6 +102,7 @@ class Attempt:
         self.target = target
         self.stop = stop or ("", None)
         self.source_qemu_killed = self.destination_qemu_killed = False  # by faults.py
+        self.resets = None  # how many connections faults.py has reset
         self.started = time.monotonic()
         self.receiver = None
         self.listen("destination" == self.stop[0])
@@ -200,15 +201,6 @@ class World:
         for port in ("port1", "port2"):
             _run("ip", "-n", self.network._switch, "link", "set", port, "type", "bridge_slave", "isolated", "off")
 
-    def reset(self):
-        """Every TCP connection between the hosts is reset."""
-        for options in ("-Kt", "-t"):
-            result = subprocess.run(
-                self.host.namespace.command("ss", "-H", options, "dst", self.other().namespace.address),
-                capture_output=True, text=True)
-        if result.returncode != 0 or "ESTAB" in result.stdout:
-            raise RuntimeError(f"this kernel (CONFIG_INET_DIAG_DESTROY) resets no connections: {result}")
-
     # The judgement.
 
     def end(self, attempt):
@@ -237,11 +229,19 @@ class World:
             self.guest, self.host = attempt.target, attempt.away
             self.before = leaks.snapshot(self.guest)
         else:
+            # Of a guest that crashed while it ran there, its memory file is left, as of any that crashes.
+            left = [] if self._ran(attempt.target) else [
+                path for path in attempt.target.memory_files if os.path.exists(path)]
             self._forget(attempt.target)
+            assert not left, f"memory files are left: {left}{log()}"
         if outcome == "lost":
             self._forget(self.guest)
             self.boot()
         return outcome
+
+    def _ran(self, qemu):
+        """Whether the guest has ever run in it."""
+        return any(name == self._names[qemu] for _, name, _ in self.observer.ticks())
 
     def _settle(self, attempt):
         """`ramferry resolve` on the source until nothing is open; on the destination where it must be a person."""
@@ -272,7 +272,7 @@ class World:
                 senders.append(name)
         assert len(senders) == len(set(senders)), f"two guests ran by turns: {senders}"
         if not here and not there:
-            ran_there = self._names[attempt.target] in senders or exit_code == 0
+            ran_there = self._ran(attempt.target) or exit_code == 0
             assert attempt.source_qemu_killed or (attempt.destination_qemu_killed and ran_there), "NONE RUNS"
             return "lost"
         running = attempt.target if there else self.guest
@@ -288,8 +288,6 @@ class World:
         return "stayed"
 
     def _forget(self, qemu):
-        assert not qemu.awaited or qemu.process is not None or not [
-            path for path in qemu.memory_files if os.path.exists(path)], "memory files are left"
         qemu.stop()
         self._qemus.remove(qemu)
 
