@@ -1,4 +1,5 @@
 """Resets a process's TCP connections, as a firewall or a rebooted router would, on any kernel since Linux 5.6."""
+import contextlib
 import ctypes
 import errno
 import os
@@ -12,20 +13,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _sockets(pid):
-    """Copies of its sockets: the very same sockets, as after dup(2)."""
+    """Copies of its sockets: the very same sockets, as after dup(2). Those that it closes meanwhile are left out."""
+    found = []
     pidfd = os.pidfd_open(pid)
     try:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                if not os.readlink(link).startswith("socket:"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # it has just ended
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                fd = _libc.syscall(_PIDFD_GETFD, pidfd, int(link.name), 0)
+                if fd < 0:
                     continue
-            except FileNotFoundError:
-                continue
-            fd = _libc.syscall(_PIDFD_GETFD, pidfd, int(link.name), 0)
-            if fd >= 0:  # it may have been closed just now
-                yield socket.socket(fileno=fd)
+                if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                    found.append(socket.socket(fileno=fd))
+                else:
+                    os.close(fd)
     finally:
         os.close(pidfd)
+    return found
 
 
 def _disconnect(connection):

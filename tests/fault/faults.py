@@ -37,7 +37,19 @@ def drop_packets(attempt):
 
 def reset_connections(attempt):
     """Every connection that the source has to the destination, at this moment."""
-    attempt.resets = connections.reset(attempt.source.pid)
+    attempt.resets = connections.reset(attempt.source.pid) if attempt.source.poll() is None else 0
 
 
-FAULTS = [kill_source, kill_destination, kill_source_qemu, kill_destination_qemu, drop_packets, reset_connections]
+def interrupt_source(attempt):
+    """Ctrl-C."""
+    attempt.source.send_signal(signal.SIGINT)
+
+
+def terminate_destination(attempt):
+    """As systemd stops `ramferry receive`, alone or with its host; QEMUs live on."""
+    attempt.destination_ends = True
+    attempt.destination.send_signal(signal.SIGTERM)
+
+
+FAULTS = [kill_source, kill_destination, kill_source_qemu, kill_destination_qemu, drop_packets, reset_connections,
+          interrupt_source, terminate_destination]

@@ -8,21 +8,21 @@ import pytest
 from . import faults
 
 # (side that stops, when): what each fault leads to, in the order of faults.FAULTS. M: the guest has moved, s: it
-# stayed, x: it was lost with the QEMU that was killed while it ran there.
+# stayed, x: it was lost with the QEMU that was killed while it ran there. ?: M or s, as the one or the other wins.
 MOMENTS = {
-    ("destination", "after:reserved"): "ssxsss",      # stage 1
-    ("source", "after:tracking"): "ssxsss",           # stage 2
-    ("source", "after:pausing"): "ssxsss",            # stage 3: the guest is about to be stopped
-    ("destination", "before:holding"): "ssMsss",      # stage 3: the image is whole
-    ("destination", "after:holding"): "ssMsss",       # stage 4: not said yet
-    ("source", "before:handing-over"): "ssMsss",      # stage 4: the source may still resume
-    ("source", "after:handing-over"): "ssMsss",       # it may not; the ownership message has not left
-    ("destination", "before:activating"): "MsMsMM",   # the ownership message has come
-    ("destination", "after:activating"): "MMMsMM",    # stage 5: the guest does not run yet
-    ("destination", "before:activated"): "MMMxMM",    # it runs
-    ("source", "after:gone"): "MMMxMM",               # the source knows
+    ("destination", "after:reserved"): "ssxsssss",      # stage 1
+    ("source", "after:tracking"): "ssxsssss",           # stage 2
+    ("source", "after:pausing"): "ssxsssss",            # stage 3: the guest is about to be stopped
+    ("destination", "before:holding"): "ssMsss??",      # stage 3: the image is whole
+    ("destination", "after:holding"): "ssMsss??",       # stage 4: not said yet
+    ("source", "before:handing-over"): "ssMsssM?",      # stage 4: the source may still resume
+    ("source", "after:handing-over"): "ssMsssM?",       # it may not; the ownership message has not left
+    ("destination", "before:activating"): "MsMsMMMM",   # the ownership message has come
+    ("destination", "after:activating"): "MMMsMMMM",    # stage 5: the guest does not run yet
+    ("destination", "before:activated"): "MMMxMMMM",    # it runs
+    ("source", "after:gone"): "MMMxMMMM",               # the source knows
 }
-OUTCOMES = {"M": "moved", "s": "stayed", "x": "lost"}
+OUTCOMES = {"M": ("moved",), "s": ("stayed",), "x": ("lost",), "?": ("moved", "stayed")}
 # Where a full disk must not let the guest go, and where it has gone all the same.
 JOURNAL_WRITES = [
     ("source", "before:tracking", "stayed"), ("source", "before:pausing", "stayed"),
@@ -50,8 +50,9 @@ def strike(world, stop, fault):
 
 @pytest.mark.parametrize("stop, fault, expected", cases())
 def test_one_guest_runs_after(world, stop, fault, expected):
-    assert strike(world, stop, fault) == expected
-    if expected != "moved":
+    outcome = strike(world, stop, fault)
+    assert outcome in expected
+    if outcome != "moved":
         world.move()
 
 

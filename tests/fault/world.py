@@ -53,6 +53,18 @@ def _state_of(pid):
         return None
 
 
+def _zombies_of(parent):
+    """The PIDs of its children that have ended and that it has not taken note of."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pid, rest = path.read_text().split(" ", 1)
+            state, owner = rest.rsplit(")", 1)[1].split()[:2]
+            if state == "Z" and int(owner) == parent:
+                found.append(int(pid))
+    return found
+
+
 class Host:
     """One of the two: its namespace, its journal on a small file system, its ramferries."""
 
@@ -102,7 +114,8 @@ class Attempt:
         self.target = target
         self.stop = stop or ("", None)
         self.source_qemu_killed = self.destination_qemu_killed = False  # by faults.py
-        self.resets = None  # how many connections faults.py has reset
+        self.destination_ends = False  # `receive` was told to end
+        self.resets = None             # how many connections faults.py has reset
         self.started = time.monotonic()
         self.receiver = None
         self.listen("destination" == self.stop[0])
@@ -213,6 +226,8 @@ class World:
         self.heal()
         for host in self.hosts:
             host.free_disk()
+        if attempt.destination_ends:
+            attempt.destination.wait(60)
         if attempt.destination.poll() is not None:
             attempt.receiver.__exit__()
             attempt.listen()
@@ -222,7 +237,10 @@ class World:
             outcome = self._judge(attempt, result.exit_code)
         except AssertionError as error:
             raise AssertionError(f"{error}{log()}") from error
+        zombies = _zombies_of(attempt.destination.pid)
+        assert not zombies, f"the destination did not see the end of processes {zombies}{log()}"
         attempt.receiver.__exit__()
+        self.observer.forget()
         if outcome == "moved":
             self.moves += 1
             self._forget(self.guest)
@@ -241,7 +259,7 @@ class World:
 
     def _ran(self, qemu):
         """Whether the guest has ever run in it."""
-        return any(name == self._names[qemu] for _, name, _ in self.observer.ticks())
+        return self._names[qemu] in self.observer.senders()
 
     def _settle(self, attempt):
         """`ramferry resolve` on the source until nothing is open; on the destination where it must be a person."""
@@ -266,10 +284,7 @@ class World:
         here = self.guest.is_running()
         there = attempt.target.process is not None and attempt.target.is_running()
         assert not (here and there), "TWO RUN"
-        senders = []
-        for _, name, _ in self.observer.ticks():
-            if not senders or senders[-1] != name:
-                senders.append(name)
+        senders = self.observer.senders()
         assert len(senders) == len(set(senders)), f"two guests ran by turns: {senders}"
         if not here and not there:
             ran_there = self._ran(attempt.target) or exit_code == 0

@@ -39,6 +39,7 @@ class TickObserver:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._ticks = []  # (time.monotonic(), name, number modulo 128)
+        self._senders = []  # names, one each time that it changed
         self._text = {}
         self._wake_read, self._wake_write = os.pipe()
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
@@ -67,6 +68,16 @@ class TickObserver:
         """(time, name, number modulo 128) of each tick, in order of arrival."""
         with self._lock:
             return [tick for tick in self._ticks if name in (None, tick[1])]
+
+    def senders(self):
+        """The names that ticks came from, one each time that it changed."""
+        with self._lock:
+            return list(self._senders)
+
+    def forget(self):
+        """Drops the ticks so far, for those who watch for hours; senders() stays."""
+        with self._lock:
+            self._ticks.clear()
 
     def text(self, name):
         """What else a guest printed there."""
@@ -106,7 +117,10 @@ class TickObserver:
 
     def _run(self):
         while True:
-            for key, _ in self._selector.select():
+            # Of ticks that all wait to be read, those of the last sender come first: the thread may have been
+            # held up for longer than a move stops the guest.
+            last = self._senders[-1] if self._senders else None
+            for key, _ in sorted(self._selector.select(), key=lambda event: event[0].data != (last, False)):
                 if key.data is None:
                     if b"q" in os.read(self._wake_read, 64):
                         return
@@ -127,6 +141,9 @@ class TickObserver:
             key.fileobj.close()
             return
         name = key.data[0]
+        ticks = [(now, name, byte & 0x7f) for byte in data if byte & 0x80]
         with self._lock:
-            self._ticks += [(now, name, byte & 0x7f) for byte in data if byte & 0x80]
+            self._ticks += ticks
+            if ticks and self._senders[-1:] != [name]:
+                self._senders.append(name)
             self._text[name] += bytes(byte for byte in data if not byte & 0x80)
