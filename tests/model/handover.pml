@@ -284,6 +284,9 @@ active proctype Destination() {
 		last_word(activated);
 		goto over;
 give_back:
+#if MUTANT == 8  /* "it is yours" is told from memory while the guest could still be run by a restart */
+		remembered = released;
+#endif
 #if MUTANT != 7  /* 7: a crash after the discard leaves "activating" without a QEMU */
 		WRITE(destination_journal, holding, ok);
 		if :: destination_journal != holding -> disk_refused = true :: else fi;
