@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 from tests.harness import leaks, ramferry
-from tests.harness.deadline import wait_until
+from tests.harness.deadline import TimedOut, wait_until
 from tests.harness.qemu import TESTGUEST, Qemu, processes_with
+from tests.harness.qmp import QmpClosed
 from tests.harness.site import HOSTS, Site
 from tests.harness.ticks import TickObserver
 
@@ -257,6 +258,14 @@ class World:
             self.boot()
         return outcome
 
+    @staticmethod
+    def _runs(target):
+        """Whether the guest runs in that awaited QEMU, which may end at this moment."""
+        try:
+            return (target.process is not None or bool(target.processes() and target.arrive(2))) and target.is_running()
+        except (QmpClosed, TimedOut, OSError):
+            return False
+
     def _ran(self, qemu):
         """Whether the guest has ever run in it."""
         return self._names[qemu] in self.observer.senders()
@@ -279,10 +288,11 @@ class World:
             time.sleep(0.1)
 
     def _judge(self, attempt, exit_code):
-        if attempt.target.processes():
-            wait_until(lambda: attempt.target.processes() == [] or attempt.target.arrive(), "the target's QMP")
+        # One that the guest did not come to is ended by `receive`, if need be when the source is known to be gone.
+        wait_until(lambda: not attempt.target.processes() or self._runs(attempt.target),
+                   "the target to run the guest or to go", 30)
         here = self.guest.is_running()
-        there = attempt.target.process is not None and attempt.target.is_running()
+        there = self._runs(attempt.target)
         assert not (here and there), "TWO RUN"
         senders = self.observer.senders()
         assert len(senders) == len(set(senders)), f"two guests ran by turns: {senders}"

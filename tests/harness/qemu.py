@@ -128,9 +128,9 @@ class Qemu:
         words = ",\n  ".join(json.dumps(word) for word in prefix + self.arguments)
         return f"name = {json.dumps(self.name)}\nargv = [\n  {words}\n]\n"
 
-    def arrive(self):
+    def arrive(self, seconds=30.0):
         """Meets an awaited QEMU, which has been started from definition()."""
-        self.qmp = Qmp(self._directory / "test.qmp")
+        self.qmp = Qmp(self._directory / "test.qmp", seconds)
         self.process = ForeignProcess(peer_of(self._directory / "test.qmp"))
         self.memory = memory.GuestMemory(self.memory_files)
         return self
