@@ -1,10 +1,9 @@
 """A guest that resets, shuts down or is changed while it is being moved, and a QEMU that stops answering."""
-import json
 import signal
 
 import pytest
 
-from tests.harness import leaks, ramferry
+from tests.harness import leaks
 from tests.harness.deadline import wait_until
 from .guests import assert_gone, assert_untouched, source_and_target
 from .test_broken_off import SLOW, wait_precopy
@@ -43,18 +42,18 @@ def test_guest_that_shuts_down_while_it_is_copied_stays_shut_down(site, argument
             assert source.qmp.status() == "shutdown"
             assert leaks.uffd_mappings(source.pid) == {}
         else:
-            assert "has ended" in result.report["error"]
+            assert "has it ended?" in result.report["error"]
             assert source.process.wait(10) is not None
         wait_until(lambda: not site.leftovers_in_journals(), "clean journals", seconds=10)
 
 
 def test_guest_that_gets_another_device_while_it_is_copied_stays(site):
-    with source_and_target(GUEST, extra=["-device", "pcie-root-port,id=slot,chassis=1"]) as (source, target):
+    with source_and_target(GUEST, extra=["-device", "pcie-root-port,id=port1,chassis=1"]) as (source, target):
         before = leaks.snapshot(source)
         with site.receiver(target) as receiver:
             moving = site.start_migrate(source, receiver, *SLOW)
             wait_precopy(source, target)
-            source.qmp.execute("device_add", driver="virtio-rng-pci", bus="slot", id="plugged")
+            source.qmp.execute("device_add", driver="virtio-rng-pci", bus="port1", id="plugged")
             result = moving.wait(60)
             assert result.exit_code == 4, result.stderr
             assert "could not load the guest's devices" in result.report["error"]
@@ -65,7 +64,7 @@ def test_guest_that_gets_another_device_while_it_is_copied_stays(site):
         wait_until(lambda: not site.leftovers_in_journals(), "clean journals", seconds=10)
 
 
-def test_qemu_that_stops_answering_is_left_for_resolve(site):
+def test_qemu_that_stops_answering_while_its_guest_is_copied_is_let_go(site):
     with source_and_target(GUEST) as (source, target):
         before = leaks.snapshot(source)
         with site.receiver(target) as receiver:
@@ -76,8 +75,5 @@ def test_qemu_that_stops_answering_is_left_for_resolve(site):
             source.process.send_signal(signal.SIGCONT)
             assert result.exit_code == 4 and "did not answer" in result.report["error"], result.stderr
             assert_gone(target)
-        entries = [json.loads(path.read_text()) for path in site.state_directory("source").glob("*.json")]
-        assert [entry["phase"] for entry in entries] == ["pausing"]
-        resolved = ramferry.run("resolve", entries[0]["migration_id"], *site.identity("source"))
-        assert resolved.returncode == 0, resolved.stderr
+        assert site.leftovers_in_journals() == []  # nothing had been asked of it yet
         assert_untouched(source, before)
