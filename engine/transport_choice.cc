@@ -12,14 +12,14 @@ namespace ramferry {
 namespace {
 
 // How often a wait looks at a cancellation.
-constexpr std::chrono::milliseconds kGlance{50};
+constexpr std::chrono::milliseconds kCancelGlance{50};
 
 }  // namespace
 
 absl::StatusOr<ControlMessage> TransportChoice::AwaitAnswer() {
   for (const Deadline deadline = In(options_.answer_time);;) {
     RETURN_IF_ERROR(cancel_.status());
-    auto answer = control_.Receive(std::min(deadline, In(kGlance)));
+    auto answer = control_.Receive(std::min(deadline, In(kCancelGlance)));
     if (!absl::IsDeadlineExceeded(answer.status()) || Clock::now() >= deadline) return answer;
   }
 }
