@@ -22,11 +22,6 @@ constexpr std::chrono::seconds kPartingTime{5};
 constexpr std::chrono::seconds kSettlingTime{5};
 constexpr std::chrono::milliseconds kSettlingStep{10};
 
-// Nothing more is to be done about it here.
-bool Settled(const JournalEntry& entry) {
-  return entry.phase == Phase::kActivated || entry.phase == Phase::kReleased;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,

@@ -209,8 +209,7 @@ absl::StatusOr<std::string> SettleEntry(const JournalEntry& entry, Resolution re
     return fmt::format("guest {} has been settled meanwhile", entry.guest);
   }
   RETURN_IF_ERROR(now.status());
-  const bool settled = now->phase == Phase::kActivated || now->phase == Phase::kReleased;
-  if (!settled && WriterLives(*now)) {
+  if (!Settled(*now) && WriterLives(*now)) {
     return absl::FailedPreconditionError(
         fmt::format("ramferry (process {}) is at work on guest {}: let it end, or end it", now->pid,
                     now->guest));

@@ -6,6 +6,7 @@
 
 #include "base/host_identity.h"
 #include "base/status.h"
+#include "engine/cancellable_receive.h"
 #include "engine/image_digest.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -13,13 +14,10 @@
 namespace ramferry {
 namespace {
 
-using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 // For the hypervisor to load its devices.
 constexpr seconds kLoadTime{60};
-// How often a wait looks at a cancellation.
-constexpr milliseconds kGlance{200};
 // Device state that is held back in memory: QEMU's is under 1 MiB, graphics and many queues add
 // some.
 constexpr uint64_t kMostHeldState = 256 << 20;
@@ -57,19 +55,16 @@ void DestinationMigration::Drop(const std::string& transport) {
 }
 
 absl::StatusOr<ControlMessage> DestinationMigration::Receive(Deadline deadline) {
-  for (;;) {
-    RETURN_IF_ERROR(context_.cancel.status());
-    auto message = control_->Receive(std::min(deadline, In(kGlance)));
-    if (message.ok()) {
-      if (const auto* abort = std::get_if<Abort>(&*message)) {
-        source_gave_up_ = true;
-        return absl::AbortedError("the source gave up: " + abort->reason);
-      }
-      return message;
-    }
-    if (!absl::IsDeadlineExceeded(message.status())) return message.status();
-    if (Clock::now() >= deadline) return absl::DeadlineExceededError("the source went silent");
+  auto message = ReceiveUnlessCancelled(*control_, context_.cancel, deadline);
+  if (absl::IsDeadlineExceeded(message.status())) {
+    return absl::DeadlineExceededError("the source went silent");
   }
+  RETURN_IF_ERROR(message.status());
+  if (const auto* abort = std::get_if<Abort>(&*message)) {
+    source_gave_up_ = true;
+    return absl::AbortedError("the source gave up: " + abort->reason);
+  }
+  return message;
 }
 
 absl::Status DestinationMigration::Run(ControlChannel& control) {
@@ -155,8 +150,7 @@ void DestinationMigration::ForgetEarlier() {
   const auto entries = context_.journal.ReadAll();
   if (!entries.ok()) return context_.observer.OnNote(Message(entries.status()));
   for (const JournalEntry& entry : *entries) {
-    const bool settled = entry.phase == Phase::kActivated || entry.phase == Phase::kReleased;
-    if (!settled || entry.guest != entry_.guest || entry.peer != entry_.peer) continue;
+    if (!Settled(entry) || entry.guest != entry_.guest || entry.peer != entry_.peer) continue;
     context_.journal.Remove(entry.migration_id, Role::kDestination).IgnoreError();
   }
 }

@@ -85,6 +85,10 @@ class Journal {
 
 // This process, for JournalEntry::pid and pid_started.
 void StampWithThisProcess(JournalEntry& entry);
+// At a destination: nothing more is to be done there but to answer the source, if it asks.
+[[nodiscard]] inline bool Settled(const JournalEntry& entry) {
+  return entry.phase == Phase::kActivated || entry.phase == Phase::kReleased;
+}
 // Whether the process that wrote the entry is still there.
 [[nodiscard]] bool WriterLives(const JournalEntry& entry);
 

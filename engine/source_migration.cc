@@ -13,6 +13,7 @@
 
 #include "base/host_identity.h"
 #include "base/status.h"
+#include "engine/cancellable_receive.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -70,27 +71,22 @@ absl::Status SourceMigration::WriteJournal(Phase phase) {
 
 template <class Message>
 absl::StatusOr<Message> SourceMigration::Expect(Deadline deadline) {
-  for (;;) {
-    RETURN_IF_ERROR(context_.cancel.status());
-    // Short waits, so that a cancellation is noticed.
-    auto message = context_.control.Receive(std::min(deadline, In(milliseconds(200))));
-    if (absl::IsDeadlineExceeded(message.status())) {
-      if (Clock::now() < deadline) continue;
-      return absl::DeadlineExceededError("the destination does not answer");
-    }
-    RETURN_IF_ERROR(message.status());
-    if (auto* wanted = std::get_if<Message>(&*message)) return std::move(*wanted);
-    if (const auto* refused = std::get_if<Refused>(&*message)) {
-      return absl::FailedPreconditionError(fmt::format("the destination refuses the guest:\n  - {}",
-                                                       fmt::join(refused->reasons, "\n  - ")));
-    }
-    if (const auto* abort = std::get_if<Abort>(&*message)) {
-      return absl::AbortedError("the destination gave up: " + abort->reason);
-    }
-    return absl::InvalidArgumentError(fmt::format("the destination sent {} where {} was due",
-                                                  NameOf(*message),
-                                                  NameOf(ControlMessage(Message{}))));
+  auto message = ReceiveUnlessCancelled(context_.control, context_.cancel, deadline);
+  if (absl::IsDeadlineExceeded(message.status())) {
+    return absl::DeadlineExceededError("the destination does not answer");
   }
+  RETURN_IF_ERROR(message.status());
+  if (auto* wanted = std::get_if<Message>(&*message)) return std::move(*wanted);
+  if (const auto* refused = std::get_if<Refused>(&*message)) {
+    return absl::FailedPreconditionError(fmt::format("the destination refuses the guest:\n  - {}",
+                                                     fmt::join(refused->reasons, "\n  - ")));
+  }
+  if (const auto* abort = std::get_if<Abort>(&*message)) {
+    return absl::AbortedError("the destination gave up: " + abort->reason);
+  }
+  return absl::InvalidArgumentError(fmt::format("the destination sent {} where {} was due",
+                                                NameOf(*message),
+                                                NameOf(ControlMessage(Message{}))));
 }
 
 MigrationReport SourceMigration::Run() {

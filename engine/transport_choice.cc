@@ -1,28 +1,13 @@
 #include "engine/transport_choice.h"
 
-#include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/status.h"
+#include "engine/cancellable_receive.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
 namespace ramferry {
-namespace {
-
-// How often a wait looks at a cancellation.
-constexpr std::chrono::milliseconds kCancelGlance{50};
-
-}  // namespace
-
-absl::StatusOr<ControlMessage> TransportChoice::AwaitAnswer() {
-  for (const Deadline deadline = In(options_.answer_time);;) {
-    RETURN_IF_ERROR(cancel_.status());
-    auto answer = control_.Receive(std::min(deadline, In(kCancelGlance)));
-    if (!absl::IsDeadlineExceeded(answer.status()) || Clock::now() >= deadline) return answer;
-  }
-}
 
 absl::StatusOr<PageChannels> TransportChoice::Try(ChannelConnector& connector, ChannelOffer offer) {
   if (offer.address.empty()) offer.address = control_.peer_address();
@@ -72,7 +57,8 @@ absl::StatusOr<PageChannels> TransportChoice::Replace(const absl::Status& why) {
   observer_.OnNote(fmt::format("{} has failed ({}); going on over another transport",
                                chosen_.transport, Message(why)));
   RETURN_IF_ERROR(control_.Send(DropTransport{.transport = chosen_.transport}));
-  ASSIGN_OR_RETURN(const ControlMessage answer, AwaitAnswer());
+  ASSIGN_OR_RETURN(const ControlMessage answer,
+                   ReceiveUnlessCancelled(control_, cancel_, In(options_.answer_time)));
   if (const auto* refused = std::get_if<Refused>(&answer)) {
     return absl::AbortedError(
         fmt::format("the destination gave up: {}", fmt::join(refused->reasons, "; ")));

@@ -43,8 +43,6 @@ class TransportChoice {
   [[nodiscard]] const ChannelOffer& chosen() const { return chosen_; }
 
  private:
-  // The destination's answer to DropTransport; the cancellation ends the wait.
-  [[nodiscard]] absl::StatusOr<ControlMessage> AwaitAnswer();
   [[nodiscard]] absl::StatusOr<PageChannels> Try(ChannelConnector& connector, ChannelOffer offer);
 
   SourceGuest& guest_;
