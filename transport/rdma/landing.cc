@@ -142,22 +142,11 @@ ChannelService::~ChannelService() {
 
 absl::Status ChannelService::Prepare(Memory& memory) {
   constexpr uint32_t kSlots = kMessageCredits + kAnswerSlots;
-  messages_ = std::make_unique<Message[]>(kSlots);
-  ASSIGN_OR_RETURN(messages_mr_,
-                   memory.Register(reinterpret_cast<const std::byte*>(messages_.get()),
-                                   sizeof(Message) * kSlots, Access::kLocalWrite));
-  for (uint32_t slot = 0; slot < kMessageCredits; ++slot) RETURN_IF_ERROR(PostReceive(slot));
+  ASSIGN_OR_RETURN(messages_, MessageSlots::Create(memory, kSlots));
+  for (uint32_t slot = 0; slot < kMessageCredits; ++slot) {
+    RETURN_IF_ERROR(messages_.Receive(*link_, slot));
+  }
   return absl::OkStatus();
-}
-
-absl::Status ChannelService::PostReceive(uint32_t slot) {
-  ibv_sge element{reinterpret_cast<uintptr_t>(&messages_[slot]), sizeof(Message),
-                  messages_mr_.lkey()};
-  ibv_recv_wr request{};
-  request.wr_id = slot;
-  request.sg_list = &element;
-  request.num_sge = 1;
-  return link_->PostReceive(&request);
 }
 
 absl::Status ChannelService::Serve() {
@@ -185,7 +174,7 @@ absl::Status ChannelService::ServeSome(bool& goodbye) {
       }
       const Message message = messages_[completion.wr_id];
       const bool whole = completion.byte_len == sizeof(Message);
-      RETURN_IF_ERROR(PostReceive(static_cast<uint32_t>(completion.wr_id)));
+      RETURN_IF_ERROR(messages_.Receive(*link_, completion.wr_id));
       absl::Status handled = whole ? Handle(message, goodbye)
                                    : absl::InvalidArgumentError("an RDMA message of wrong size");
       if (!handled.ok()) {
@@ -235,16 +224,10 @@ absl::Status ChannelService::Answer(const Message& message) {
   if (answers_in_flight_ >= kAnswerSlots) {
     return absl::InvalidArgumentError("the source asks without waiting for the answers");
   }
-  Message& slot = messages_[kMessageCredits + next_answer_];
+  const uint32_t slot = kMessageCredits + next_answer_;
   next_answer_ = (next_answer_ + 1) % kAnswerSlots;
-  slot = message;
-  ibv_sge element{reinterpret_cast<uintptr_t>(&slot), sizeof(Message), messages_mr_.lkey()};
-  ibv_send_wr request{};
-  request.opcode = IBV_WR_SEND;
-  request.send_flags = IBV_SEND_SIGNALED;
-  request.sg_list = &element;
-  request.num_sge = 1;
-  RETURN_IF_ERROR(link_->Post(&request));
+  messages_[slot] = message;
+  RETURN_IF_ERROR(messages_.Send(*link_, slot));
   ++answers_in_flight_;
   return absl::OkStatus();
 }

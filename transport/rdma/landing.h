@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "base/guest_memory.h"
 #include "base/units.h"
+#include "transport/rdma/message_slots.h"
 #include "transport/rdma/verbs.h"
 #include "transport/rdma/wire.h"
 
@@ -94,14 +95,12 @@ class ChannelService {
   ChannelService(std::unique_ptr<Link> link, Landing& landing)
       : link_(std::move(link)), landing_(landing) {}
   [[nodiscard]] absl::Status Prepare(Memory& memory);
-  [[nodiscard]] absl::Status PostReceive(uint32_t slot);
   [[nodiscard]] absl::Status Handle(const Message& message, bool& goodbye);
   [[nodiscard]] absl::Status Answer(const Message& message);
 
   std::unique_ptr<Link> link_;
   Landing& landing_;
-  std::unique_ptr<Message[]> messages_;  // kMessageCredits receives, then the answers
-  Registration messages_mr_;
+  MessageSlots messages_;  // kMessageCredits receives, then the answers
   uint32_t answers_in_flight_ = 0;
   uint32_t next_answer_ = 0;
 };

@@ -57,18 +57,9 @@ absl::Status RdmaChannel::Prepare(Memory& memory) {
   capabilities_.one_sided = true;
   capabilities_.needs_registration = true;
 
-  messages_ = std::make_unique<Message[]>(kMessageCredits + kAnswers);
-  ASSIGN_OR_RETURN(
-      messages_mr_,
-      memory.Register(reinterpret_cast<const std::byte*>(messages_.get()),
-                      sizeof(Message) * (kMessageCredits + kAnswers), Access::kLocalWrite));
-  for (uint32_t i = kMessageCredits; i < kMessageCredits + kAnswers; ++i) {
-    ibv_sge element{AddressOf(&messages_[i]), sizeof(Message), messages_mr_.lkey()};
-    ibv_recv_wr request{};
-    request.wr_id = i;
-    request.sg_list = &element;
-    request.num_sge = 1;
-    RETURN_IF_ERROR(link_->PostReceive(&request));
+  ASSIGN_OR_RETURN(messages_, MessageSlots::Create(memory, kMessageCredits + kAnswers));
+  for (uint32_t slot = kMessageCredits; slot < kMessageCredits + kAnswers; ++slot) {
+    RETURN_IF_ERROR(messages_.Receive(*link_, slot));
   }
   return absl::OkStatus();
 }
@@ -302,13 +293,7 @@ absl::Status RdmaChannel::Reap() {
       }
       answer_ = messages_[completion.wr_id];
       answered_ = true;
-      ibv_sge element{AddressOf(&messages_[completion.wr_id]), sizeof(Message),
-                      messages_mr_.lkey()};
-      ibv_recv_wr receive{};
-      receive.wr_id = completion.wr_id;
-      receive.sg_list = &element;
-      receive.num_sge = 1;
-      RETURN_IF_ERROR(link_->PostReceive(&receive));
+      RETURN_IF_ERROR(messages_.Receive(*link_, completion.wr_id));
       if (completion.byte_len != sizeof(Message)) {
         return absl::DataLossError("the destination sent an RDMA message of the wrong size");
       }
@@ -361,16 +346,10 @@ absl::Status RdmaChannel::FailedCompletion(const ibv_wc& completion) {
 absl::Status RdmaChannel::SendMessage(const Message& message) {
   RETURN_IF_ERROR(PostChain());
   RETURN_IF_ERROR(WaitForRoom(1));
-  Message& slot = messages_[next_message_];
+  const uint32_t slot = next_message_;
   next_message_ = (next_message_ + 1) % kMessageCredits;
-  slot = message;
-  ibv_sge element{AddressOf(&slot), sizeof(Message), messages_mr_.lkey()};
-  ibv_send_wr request{};
-  request.opcode = IBV_WR_SEND;
-  request.send_flags = IBV_SEND_SIGNALED;
-  request.sg_list = &element;
-  request.num_sge = 1;
-  RETURN_IF_ERROR(link_->Post(&request));
+  messages_[slot] = message;
+  RETURN_IF_ERROR(messages_.Send(*link_, slot));
   signals_[(signal_head_ + signal_count_++) % signals_.size()] = {1, 0};
   ++in_flight_;
   ++unanswered_;

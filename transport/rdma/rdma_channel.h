@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "transport/page_channel.h"
+#include "transport/rdma/message_slots.h"
 #include "transport/rdma/piece_table.h"
 #include "transport/rdma/verbs.h"
 #include "transport/rdma/wire.h"
@@ -103,8 +104,7 @@ class RdmaChannel : public PageChannel {
   size_t signal_head_ = 0;
   size_t signal_count_ = 0;
 
-  std::unique_ptr<Message[]> messages_;  // kMessageCredits to send, then the receives
-  Registration messages_mr_;
+  MessageSlots messages_;  // kMessageCredits to send, then the receives
   uint32_t unanswered_ = 0;
   uint32_t next_message_ = 0;
   uint64_t sequence_ = 0;

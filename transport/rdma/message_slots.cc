@@ -1,0 +1,39 @@
+#include "transport/rdma/message_slots.h"
+
+#include "base/status.h"
+
+namespace ramferry::rdma {
+
+absl::StatusOr<MessageSlots> MessageSlots::Create(Memory& memory, uint32_t count) {
+  MessageSlots slots;
+  slots.messages_ = std::make_unique<Message[]>(count);
+  ASSIGN_OR_RETURN(slots.registration_,
+                   memory.Register(reinterpret_cast<const std::byte*>(slots.messages_.get()),
+                                   sizeof(Message) * count, Access::kLocalWrite));
+  return slots;
+}
+
+ibv_sge MessageSlots::Element(uint64_t slot) const {
+  return {reinterpret_cast<uintptr_t>(&messages_[slot]), sizeof(Message), registration_.lkey()};
+}
+
+absl::Status MessageSlots::Send(Link& link, uint64_t slot) {
+  ibv_sge element = Element(slot);
+  ibv_send_wr request{};
+  request.opcode = IBV_WR_SEND;
+  request.send_flags = IBV_SEND_SIGNALED;
+  request.sg_list = &element;
+  request.num_sge = 1;
+  return link.Post(&request);
+}
+
+absl::Status MessageSlots::Receive(Link& link, uint64_t slot) {
+  ibv_sge element = Element(slot);
+  ibv_recv_wr request{};
+  request.wr_id = slot;
+  request.sg_list = &element;
+  request.num_sge = 1;
+  return link.PostReceive(&request);
+}
+
+}  // namespace ramferry::rdma
