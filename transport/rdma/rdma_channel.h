@@ -16,6 +16,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,6 +52,11 @@ class RdmaChannel : public PageChannel {
   void Abort() override;
 
  private:
+  // Ethernet, IPv4, UDP, base transport header, extended header, checksums (RoCEv2 annex A17).
+  static constexpr uint64_t kPacketOverhead = 14 + 20 + 8 + 12 + 16 + 4 + 4;
+  // For the destination to answer, whatever it is asked: registering memory takes it longest.
+  static constexpr std::chrono::seconds kAnswerTime{30};
+
   struct Signal {  // what the next completion stands for
     uint32_t requests = 0;
     uint64_t staged = 0;

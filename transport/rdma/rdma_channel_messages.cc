@@ -1,0 +1,98 @@
+// RdmaChannel: what it tells and asks the destination: zeros, flushes, pieces.
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "transport/rdma/rdma_channel.h"
+
+namespace ramferry::rdma {
+
+absl::Status RdmaChannel::SendMessage(const Message& message) {
+  RETURN_IF_ERROR(PostChain());
+  RETURN_IF_ERROR(WaitForRoom(1));
+  const uint32_t slot = next_message_;
+  next_message_ = (next_message_ + 1) % kMessageCredits;
+  messages_[slot] = message;
+  RETURN_IF_ERROR(messages_.Send(*link_, slot));
+  signals_[(signal_head_ + signal_count_++) % signals_.size()] = {1, 0};
+  ++in_flight_;
+  ++unanswered_;
+  stats_.wire += ByteCount(sizeof(Message) + kPacketOverhead);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Message> RdmaChannel::Ask(Message message, MessageType answer, Deadline deadline) {
+  RETURN_IF_ERROR(SendZeros());
+  message.sequence = ++sequence_;
+  answered_ = false;
+  RETURN_IF_ERROR(SendMessage(message));
+  while (!answered_) {
+    if (Clock::now() >= deadline) {
+      return absl::DeadlineExceededError(
+          "the destination did not answer in time over RDMA: it hangs, or the link is cut");
+    }
+    RETURN_IF_ERROR(WaitForEvent(deadline));
+  }
+  answered_ = false;
+  if (answer_.type != answer || answer_.sequence != message.sequence) {
+    return absl::DataLossError("the destination answered something else over RDMA than was asked");
+  }
+  // It answers in order: everything told before is done.
+  unanswered_ = 0;
+  pending_zeros_.clear();
+  return answer_;
+}
+
+// Returns when the destination's CPU sees all writes and has cleared all zeros told so far.
+absl::Status RdmaChannel::Confirm(Deadline deadline) {
+  Message flush{};
+  flush.type = MessageType::kFlush;
+  return Ask(flush, MessageType::kFlushed, deadline).status();
+}
+
+absl::Status RdmaChannel::Flush(Deadline deadline) {
+  if (!dead_.ok()) return dead_;
+  if (absl::Status status = Confirm(deadline); !status.ok()) return Fail(std::move(status));
+  return absl::OkStatus();
+}
+
+absl::Status RdmaChannel::SendZeros() {
+  if (zeros_.count == 0) return absl::OkStatus();
+  RETURN_IF_ERROR(SendMessage(zeros_));
+  zeros_.count = 0;
+  return absl::OkStatus();
+}
+
+// Ranges of many calls share a message: what a worker finds at a time is a handful, and every
+// message costs the destination's CPU, every kMessageCredits of them a round trip.
+absl::Status RdmaChannel::AddZero(const PageZero& zero) {
+  RETURN_IF_ERROR(Check(zero.region, zero.offset, zero.length));
+  const std::pair begin(zero.region, zero.offset);
+  const std::pair end(zero.region, zero.offset + zero.length);
+  zeros_begin_ = pending_zeros_.empty() ? begin : std::min(zeros_begin_, begin);
+  zeros_end_ = pending_zeros_.empty() ? end : std::max(zeros_end_, end);
+  if (zeros_.count > 0) {
+    WireRange& last = zeros_.ranges[zeros_.count - 1];
+    if (last.region == zero.region && last.offset + last.length == zero.offset) {
+      last.length += zero.length;
+      pending_zeros_.back().length += zero.length;
+      return absl::OkStatus();
+    }
+  }
+  zeros_.ranges[zeros_.count++] = {zero.region, 0, zero.offset, zero.length};
+  pending_zeros_.push_back(zero);
+  if (zeros_.count < kRangesPerMessage) return absl::OkStatus();
+  RETURN_IF_ERROR(SendZeros());
+  // Credits for another message of zeros and a question behind it stay free.
+  return unanswered_ + 2 > kMessageCredits ? Confirm(In(kAnswerTime)) : absl::OkStatus();
+}
+
+absl::Status RdmaChannel::WriteZeros(std::span<const PageZero> zeros) {
+  if (!dead_.ok()) return dead_;
+  for (const PageZero& zero : zeros) {
+    if (absl::Status status = AddZero(zero); !status.ok()) return Fail(std::move(status));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ramferry::rdma
