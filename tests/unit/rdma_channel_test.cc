@@ -1,122 +1,18 @@
 // The promises of the RDMA page channel, against two devices that do only what the test lets them.
-#include "transport/rdma/rdma_channel.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <random>
 
-#include "base/unique_fd.h"
-#include "tests/unit/rdma_double.h"
-#include "transport/rdma/landing.h"
+#include "tests/unit/rdma_pair.h"
 
 namespace ramferry::rdma {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class Guest {
- public:
-  explicit Guest(uint64_t bytes) : fd_(::memfd_create("guest", 0)), bytes_(bytes) {
-    if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) std::abort();
-    region.description.name = "ram";
-    region.description.size = ByteCount(bytes);
-    region.address = static_cast<std::byte*>(
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0));
-    region.fd = fd_.get();
-  }
-  ~Guest() { ::munmap(region.address, bytes_); }
-  [[nodiscard]] std::byte* page(uint64_t index) const {
-    return region.address + index * kPageBytes;
-  }
-  void Fill(uint64_t index, int value) const { std::memset(page(index), value, kPageBytes); }
-  [[nodiscard]] PageWrite Write(uint64_t first, uint64_t count = 1) const {
-    return {0, first * kPageBytes, page(first), count * kPageBytes};
-  }
-
-  MappedRegion region;
-
- private:
-  UniqueFd fd_;
-  uint64_t bytes_;
-};
-
-constexpr uint64_t kGuestBytes = MiB(16).value();
-
-class RdmaChannelTest : public ::testing::Test {
- protected:
-  struct Pair {
-    std::unique_ptr<ChannelService> service;  // outlives the channel, which says goodbye to it
-    std::unique_ptr<RdmaChannel> channel;
-    FakeLink* source = nullptr;
-    FakeLink* destination = nullptr;
-    bool goodbye = false;
-    absl::Status served;
-  };
-
-  // `channels` connected channels, which deliver and are served whenever the source waits.
-  void Open(size_t channels = 1, ByteCount budget = ByteCount(0)) {
-    landing_ =
-        std::make_unique<Landing>(std::span(&destination_.region, 1), destination_memory_, budget);
-    PieceLimits limits;
-    limits.budget = budget;
-    limits.largest_piece = UINT64_MAX;
-    limits.most_pieces = 64;
-    limits.channels = channels;
-    auto table = PieceTable::Create({&source_.region, 1}, source_memory_, limits);
-    ASSERT_TRUE(table.ok()) << table.status();
-    table_ = *std::move(table);
-    for (size_t i = 0; i < channels; ++i) {
-      auto& pair = *pairs_.emplace_back(std::make_unique<Pair>());
-      auto source = std::make_unique<FakeLink>(destination_memory_);
-      auto destination = std::make_unique<FakeLink>(source_memory_);
-      pair.source = source.get();
-      pair.destination = destination.get();
-      source->ConnectTo(*destination);
-      destination->ConnectTo(*source);
-      destination->deliver_at_once = true;
-      auto service = ChannelService::Create(std::move(destination), destination_memory_, *landing_);
-      ASSERT_TRUE(service.ok());
-      pair.service = *std::move(service);
-      auto channel = RdmaChannel::Create(nullptr, std::move(source), source_memory_);
-      ASSERT_TRUE(channel.ok());
-      pair.channel = *std::move(channel);
-      pair.channel->UseTable(*table_);
-      pair.source->on_wait = [this, &pair] { DeliverAndServe(pair); };
-    }
-  }
-
-  void DeliverAndServe(Pair& pair) {
-    pair.source->CompleteLocally();
-    pair.source->Deliver();
-    if (pair.served.ok()) pair.served = pair.service->ServeSome(pair.goodbye);
-    const uint64_t messages = pairs_.size() * sizeof(Message) * (kMessageCredits + 8);
-    most_pinned_ = std::max(most_pinned_, destination_memory_.pinned() - messages);
-  }
-
-  [[nodiscard]] bool Same(uint64_t first, uint64_t count = 1) const {
-    return std::memcmp(source_.page(first), destination_.page(first), count * kPageBytes) == 0;
-  }
-
-  RdmaChannel& channel() { return *pairs_[0]->channel; }
-  FakeLink& link() { return *pairs_[0]->source; }
-
-  Guest source_{kGuestBytes};
-  Guest destination_{kGuestBytes};
-  FakeMemory source_memory_;
-  FakeMemory destination_memory_;
-  std::unique_ptr<Landing> landing_;
-  std::unique_ptr<PieceTable> table_;
-  std::vector<std::unique_ptr<Pair>> pairs_;
-  uint64_t most_pinned_ = 0;
-};
 
 TEST_F(RdmaChannelTest, pages_land_where_they_belong) {
   Open();
@@ -266,96 +162,6 @@ TEST_F(RdmaChannelTest, zeros_of_many_calls_share_a_message) {
     const bool zero = page < 100 && (page >= 80 || page % 2 == 0);
     EXPECT_EQ(destination_.page(page)[0], std::byte{zero ? uint8_t{0} : uint8_t{1}}) << page;
   }
-}
-
-TEST_F(RdmaChannelTest, holes_are_registered_on_neither_side) {
-  Open();
-  constexpr uint64_t kPagesPerMib = 256;
-  source_.Fill(0, 1);  // MiB 0 and 1 hold data, 2 to 9 are a hole, 10 holds data
-  source_.Fill(kPagesPerMib, 1);
-  source_.Fill(10 * kPagesPerMib, 1);
-  const std::vector<PageWrite> writes = {source_.Write(0), source_.Write(10 * kPagesPerMib)};
-  ASSERT_TRUE(channel().Write(writes).ok());
-  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
-  for (const uint64_t mib : {0, 1, 10}) {
-    EXPECT_TRUE(source_memory_.Covers(source_.page(mib * kPagesPerMib))) << mib;
-    EXPECT_TRUE(destination_memory_.Covers(destination_.page(mib * kPagesPerMib))) << mib;
-  }
-  for (const uint64_t mib : {2, 5, 9, 11}) {
-    EXPECT_FALSE(source_memory_.Covers(source_.page(mib * kPagesPerMib))) << mib;
-    EXPECT_FALSE(destination_memory_.Covers(destination_.page(mib * kPagesPerMib))) << mib;
-  }
-}
-
-TEST_F(RdmaChannelTest, zeros_of_untouched_memory_populate_nothing) {
-  Open();
-  const PageZero zero{0, 0, kGuestBytes};
-  ASSERT_TRUE(channel().WriteZeros({&zero, 1}).ok());
-  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
-  EXPECT_EQ(::lseek(destination_.region.fd, 0, SEEK_DATA), -1);
-}
-
-TEST_F(RdmaChannelTest, pinned_memory_stays_within_the_budget_and_every_page_arrives) {
-  constexpr ByteCount kBudget = MiB(4);
-  Open(2, kBudget);
-  std::mt19937 random(7);
-  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; ++page) {
-    source_.Fill(page, static_cast<int>(random() % 255 + 1));
-  }
-  for (int i = 0; i < 3000; ++i) {
-    const uint64_t page = random() % (kGuestBytes / kPageBytes - 8);
-    const PageWrite write = source_.Write(page, 1 + random() % 8);
-    ASSERT_TRUE(pairs_[random() % 2]->channel->Write({&write, 1}).ok());
-  }
-  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; page += 16) {
-    const PageWrite write = source_.Write(page, 16);
-    ASSERT_TRUE(pairs_[page / 16 % 2]->channel->Write({&write, 1}).ok());
-  }
-  for (const auto& pair : pairs_) ASSERT_TRUE(pair->channel->Flush(In(seconds(10))).ok());
-  EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
-  EXPECT_LE(table_->most_pinned(), kBudget);
-  EXPECT_LE(most_pinned_, kBudget.value());
-}
-
-TEST_F(RdmaChannelTest, too_small_a_budget_is_refused_with_the_least_that_works) {
-  PieceLimits limits;
-  limits.budget = MiB(3);
-  limits.largest_piece = UINT64_MAX;
-  limits.most_pieces = 64;
-  limits.channels = 4;
-  const auto table = PieceTable::Create({&source_.region, 1}, source_memory_, limits);
-  ASSERT_FALSE(table.ok());
-  EXPECT_THAT(std::string(table.status().message()), HasSubstr("at least 4 MiB"));
-}
-
-TEST_F(RdmaChannelTest, a_device_with_few_registrations_is_enough) {
-  source_memory_.most = 3;  // one of them holds the messages
-  Open(1, MiB(8));
-  for (uint64_t mib = 0; mib < 16; mib += 2) {
-    source_.Fill(mib * 256, static_cast<int>(mib + 1));
-    const PageWrite write = source_.Write(mib * 256);
-    const absl::Status status = channel().Write({&write, 1});
-    ASSERT_TRUE(status.ok()) << status;
-    ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
-  }
-  for (uint64_t mib = 0; mib < 16; mib += 2) EXPECT_TRUE(Same(mib * 256));
-}
-
-TEST_F(RdmaChannelTest, memory_that_cannot_be_registered_goes_through_the_staging_ring) {
-  source_.region.can_register = false;
-  Open();
-  link().hold_local_completions = true;
-  std::mt19937 random(3);
-  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; ++page) {
-    source_.Fill(page, static_cast<int>(random() % 256));
-  }
-  for (int round = 0; round < 2; ++round) {  // 32 MiB through a ring of 8
-    const PageWrite all = source_.Write(0, kGuestBytes / kPageBytes);
-    ASSERT_TRUE(channel().Write({&all, 1}).ok());
-  }
-  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
-  EXPECT_FALSE(source_memory_.Covers(source_.page(0)));
-  EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
 }
 
 TEST_F(RdmaChannelTest, a_refused_write_kills_the_channel_with_words) {

@@ -1,0 +1,109 @@
+// What the RDMA page channel registers and pins on both hosts.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <random>
+
+#include "tests/unit/rdma_pair.h"
+
+namespace ramferry::rdma {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+using RdmaMemory = RdmaChannelTest;
+
+TEST_F(RdmaMemory, holes_are_registered_on_neither_side) {
+  Open();
+  constexpr uint64_t kPagesPerMib = 256;
+  source_.Fill(0, 1);  // MiB 0 and 1 hold data, 2 to 9 are a hole, 10 holds data
+  source_.Fill(kPagesPerMib, 1);
+  source_.Fill(10 * kPagesPerMib, 1);
+  const std::vector<PageWrite> writes = {source_.Write(0), source_.Write(10 * kPagesPerMib)};
+  ASSERT_TRUE(channel().Write(writes).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  for (const uint64_t mib : {0, 1, 10}) {
+    EXPECT_TRUE(source_memory_.Covers(source_.page(mib * kPagesPerMib))) << mib;
+    EXPECT_TRUE(destination_memory_.Covers(destination_.page(mib * kPagesPerMib))) << mib;
+  }
+  for (const uint64_t mib : {2, 5, 9, 11}) {
+    EXPECT_FALSE(source_memory_.Covers(source_.page(mib * kPagesPerMib))) << mib;
+    EXPECT_FALSE(destination_memory_.Covers(destination_.page(mib * kPagesPerMib))) << mib;
+  }
+}
+
+TEST_F(RdmaMemory, zeros_of_untouched_memory_populate_nothing) {
+  Open();
+  const PageZero zero{0, 0, kGuestBytes};
+  ASSERT_TRUE(channel().WriteZeros({&zero, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(::lseek(destination_.region.fd, 0, SEEK_DATA), -1);
+}
+
+TEST_F(RdmaMemory, pinned_memory_stays_within_the_budget_and_every_page_arrives) {
+  constexpr ByteCount kBudget = MiB(4);
+  Open(2, kBudget);
+  std::mt19937 random(7);
+  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; ++page) {
+    source_.Fill(page, static_cast<int>(random() % 255 + 1));
+  }
+  for (int i = 0; i < 3000; ++i) {
+    const uint64_t page = random() % (kGuestBytes / kPageBytes - 8);
+    const PageWrite write = source_.Write(page, 1 + random() % 8);
+    ASSERT_TRUE(pairs_[random() % 2]->channel->Write({&write, 1}).ok());
+  }
+  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; page += 16) {
+    const PageWrite write = source_.Write(page, 16);
+    ASSERT_TRUE(pairs_[page / 16 % 2]->channel->Write({&write, 1}).ok());
+  }
+  for (const auto& pair : pairs_) ASSERT_TRUE(pair->channel->Flush(In(seconds(10))).ok());
+  EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
+  EXPECT_LE(table_->most_pinned(), kBudget);
+  EXPECT_LE(most_pinned_, kBudget.value());
+}
+
+TEST_F(RdmaMemory, too_small_a_budget_is_refused_with_the_least_that_works) {
+  PieceLimits limits;
+  limits.budget = MiB(3);
+  limits.largest_piece = UINT64_MAX;
+  limits.most_pieces = 64;
+  limits.channels = 4;
+  const auto table = PieceTable::Create({&source_.region, 1}, source_memory_, limits);
+  ASSERT_FALSE(table.ok());
+  EXPECT_THAT(std::string(table.status().message()), HasSubstr("at least 4 MiB"));
+}
+
+TEST_F(RdmaMemory, a_device_with_few_registrations_is_enough) {
+  source_memory_.most = 3;  // one of them holds the messages
+  Open(1, MiB(8));
+  for (uint64_t mib = 0; mib < 16; mib += 2) {
+    source_.Fill(mib * 256, static_cast<int>(mib + 1));
+    const PageWrite write = source_.Write(mib * 256);
+    const absl::Status status = channel().Write({&write, 1});
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  }
+  for (uint64_t mib = 0; mib < 16; mib += 2) EXPECT_TRUE(Same(mib * 256));
+}
+
+TEST_F(RdmaMemory, memory_that_cannot_be_registered_goes_through_the_staging_ring) {
+  source_.region.can_register = false;
+  Open();
+  link().hold_local_completions = true;
+  std::mt19937 random(3);
+  for (uint64_t page = 0; page < kGuestBytes / kPageBytes; ++page) {
+    source_.Fill(page, static_cast<int>(random() % 256));
+  }
+  for (int round = 0; round < 2; ++round) {  // 32 MiB through a ring of 8
+    const PageWrite all = source_.Write(0, kGuestBytes / kPageBytes);
+    ASSERT_TRUE(channel().Write({&all, 1}).ok());
+  }
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_FALSE(source_memory_.Covers(source_.page(0)));
+  EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
+}
+
+}  // namespace
+}  // namespace ramferry::rdma
