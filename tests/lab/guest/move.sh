@@ -47,14 +47,16 @@ guest_receive_again() {
   lab_listening 7711
 }
 
+# packets_sent DEVICE: by an RDMA device of this host, since it was made.
+packets_sent() { cat "/sys/class/infiniband/$1/ports/1/hw_counters/sent_pkts"; }
+
 # begin_move REPORT FLAG...: on a; a slow move in the background, $move; returns when a part of the guest's 24 MiB has
 # gone over RDMA, in packets of 4 KiB.
-packets_sent() { cat /sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts; }
 begin_move() {
   local start
-  start=$(packets_sent)
+  start=$(packets_sent rxe0)
   guest_move "$1" --transport auto --bandwidth 2 & move=$!
-  until [ $(($(packets_sent) - start)) -gt 1000 ]; do
+  until [ $(($(packets_sent rxe0) - start)) -gt 1000 ]; do
     kill -0 $move 2>/dev/null || { echo "FAILED: the move ended too early"; cat "$RESULTS/$1.txt"; exit 1; }
     sleep 0.1
   done
@@ -74,6 +76,7 @@ rdma_is_back() { until grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state; 
 guest_move() {
   local name=$1 code=0
   shift
+  guest_counter ticks > $FILES/ticks
   # A small emulated host needs long for the fixed parts of a downtime.
   ramferry migrate qemu:/run/guest.qmp $LAB_B:7711 "${IDENTITY[@]}" --json "$RESULTS/$name.json" ${VERIFY---verify} \
     --downtime 2000 --max-rounds 6 --if-not-converging stop "$@" > "$RESULTS/$name.txt" 2>&1 || code=$?
@@ -83,3 +86,16 @@ guest_move() {
 
 # reported REPORT KEY VALUE: whether the report says so; VALUE as JSON has it.
 reported() { grep -qF "\"$2\": $3" "$RESULTS/$1.json"; }
+
+# guest_has_left REPORT: the end of a's part, when the guest has moved.
+guest_has_left() {
+  lab_check "its memory was compared" reported "$1" verified true
+  lab_check "its QEMU has ended here" wait $guest
+  lab_signal moved
+}
+# guest_has_come: the end of b's part.
+guest_has_come() {
+  lab_wait moved 500
+  lab_check "the guest goes on, and every page is whole" guest_is_whole
+  lab_check "it went on from where it was" test "$(guest_counter ticks)" -gt "$(cat $FILES/ticks)"
+}

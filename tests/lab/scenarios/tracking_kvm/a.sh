@@ -5,10 +5,6 @@ lab_check "this emulated machine has KVM" sh -c 'modprobe kvm_amd && test -e /de
 lab_wait ready 300
 guest_start
 lab_wait receiving 300
-ticks=$(guest_counter ticks)
 lab_check "the guest moves" guest_move report --transport auto --bandwidth 8
-lab_check "its memory was compared" reported report verified true
 lab_check "writes were seen meanwhile" grep -q '^round 1: .* dirty again [1-9]' "$RESULTS/report.txt"
-lab_check "its QEMU has ended here" wait $guest
-echo "$ticks" > $FILES/ticks
-lab_signal moved
+guest_has_left report
