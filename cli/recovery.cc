@@ -120,8 +120,9 @@ absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution r
 }
 
 absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
-  RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathIn(entry.locator), entry.undo));
-  if (entry.phase == Phase::kReserved) {  // nothing was promised: the source never asks
+  RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathIn(entry.locator), entry.undo,
+                                                   /*may_run=*/entry.phase == Phase::kActivating));
+  if (entry.phase <= Phase::kReserved) {  // nothing was promised: the source never asks
     RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kDestination));
   } else {
     entry.phase = Phase::kReleased;  // kept: the source may ask
@@ -133,6 +134,7 @@ absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
 absl::StatusOr<std::string> SettleDestination(JournalEntry entry, Resolution resolution,
                                               const Journal& journal) {
   switch (entry.phase) {
+    case Phase::kStarting:
     case Phase::kReserved:
     case Phase::kHolding:
       if (resolution == Resolution::kRunHere) {
@@ -186,6 +188,7 @@ std::string Explain(const JournalEntry& entry) {
       return "it runs on the other host; `resolve` removes what is left here";
     case Phase::kReturned:
       return "the other host gave it back; `resolve` runs it here again";
+    case Phase::kStarting:
     case Phase::kReserved:
     case Phase::kHolding:
       return alive ? "on its way here"

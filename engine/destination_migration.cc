@@ -102,7 +102,7 @@ absl::Status DestinationMigration::Greet() {
   }
   entry_ = {.migration_id = hello->migration_id,
             .role = Role::kDestination,
-            .phase = Phase::kReserved,
+            .phase = Phase::kStarting,
             .peer = control_->peer_name()};
   StampWithThisProcess(entry_);
   return control_->Send(HelloReply{.version = version,
@@ -117,7 +117,13 @@ absl::Status DestinationMigration::TakeReservation() {
   if (reserve == nullptr) return Unexpected(message, "Reserve");
   entry_.guest = reserve->guest.name;
   entry_.running = reserve->guest.running;
-  ASSIGN_OR_RETURN(guest_, context_.host.Reserve(reserve->guest));
+  ASSIGN_OR_RETURN(guest_,
+                   context_.host.Reserve(reserve->guest, [this](const std::string& locator,
+                                                                const std::string& undo_record) {
+                     entry_.locator = locator;
+                     entry_.undo = undo_record;
+                     return WriteJournal(Phase::kStarting);
+                   }));
   entry_.locator = guest_->locator();
   entry_.undo = guest_->undo_record();
   RETURN_IF_ERROR(WriteJournal(Phase::kReserved));

@@ -26,8 +26,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array kPhaseNames = {"tracking", "pausing", "handing-over", "gone",      "returned",
-                                    "reserved", "holding", "activating",   "activated", "released"};
+constexpr std::array kPhaseNames = {"tracking",   "pausing",   "handing-over", "gone",
+                                    "returned",   "starting",  "reserved",     "holding",
+                                    "activating", "activated", "released"};
 constexpr int kFormat = 1;
 
 std::optional<Phase> PhaseNamed(const std::string& name) {
@@ -116,7 +117,7 @@ absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text) {
   }
   const auto known = PhaseNamed(phase);
   if (!known || (role != "source" && role != "destination") ||
-      (role == "source") != (*known < Phase::kReserved)) {
+      (role == "source") != (*known < Phase::kStarting)) {
     return absl::InvalidArgumentError(fmt::format("no {} is ever '{}'", role, phase));
   }
   entry.role = role == "source" ? Role::kSource : Role::kDestination;

@@ -25,6 +25,7 @@ enum class Phase {
   kGone,         // the destination runs it: what is left here is to be discarded
   kReturned,     // it is the source's again: what is left of the migration is to be undone
   // destination
+  kStarting,    // a hypervisor is about to be started for it
   kReserved,    // memory and a waiting hypervisor are held
   kHolding,     // the image is whole, and not ours yet
   kActivating,  // the ownership message came; the guest is told to run

@@ -134,13 +134,19 @@ class DestinationGuest {
   [[nodiscard]] virtual std::string undo_record() const { return ""; }
 };
 
+// Writes down, before it is done, what is about to be made for a guest (DestinationGuest::locator
+// and undo_record): whoever finds that after a crash can undo it. An error stops the reservation.
+using ReservationNote =
+    std::function<absl::Status(const std::string& locator, const std::string& undo_record)>;
+
 // A place where guests can come to. Reserve refuses (FailedPrecondition or ResourceExhausted) with
-// every reason, one a line, and then has left nothing behind.
+// every reason, one a line, and then has left nothing behind. It calls `note` before it makes
+// anything that would outlive this process; one that makes nothing need not.
 class DestinationHost {
  public:
   virtual ~DestinationHost() = default;
   [[nodiscard]] virtual absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(
-      const GuestDescription& description) = 0;
+      const GuestDescription& description, const ReservationNote& note) = 0;
 };
 
 }  // namespace ramferry

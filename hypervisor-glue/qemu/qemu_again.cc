@@ -1,9 +1,15 @@
 #include "hypervisor-glue/qemu/qemu_again.h"
 
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <csignal>
 
 #include "base/process_identity.h"
 #include "base/status.h"
+#include "base/unique_fd.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
 #include "hypervisor-glue/qemu/time_limits.h"
@@ -22,9 +28,30 @@ ProcessIdentity IdentityIn(const json& record) {
 
 }  // namespace
 
-json ProcessRecord(const QmpClient& qmp) {
-  const ProcessIdentity process = IdentityOf(qmp.peer_pid());
+json ProcessRecord(int64_t pid) {
+  const ProcessIdentity process = IdentityOf(pid);
   return {{"boot_id", process.boot_id}, {"pid", process.pid}, {"started", process.started}};
+}
+
+json ProcessRecord(const QmpClient& qmp) {
+  return ProcessRecord(qmp.peer_pid());
+}
+
+absl::Status KillAgain(const json& record) {
+  const ProcessIdentity process = IdentityIn(record);
+  const UniqueFd fd(
+      static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(process.pid), 0)));
+  // Asked after the descriptor was opened, which is then that very process's.
+  if (!Lives(process)) return absl::OkStatus();
+  if (!fd.valid() || ::syscall(SYS_pidfd_send_signal, fd.get(), SIGKILL, nullptr, 0) != 0) {
+    return ErrnoStatus(errno, fmt::format("cannot kill QEMU (process {})", process.pid));
+  }
+  pollfd ended{.fd = fd.get(), .events = POLLIN};
+  if (::poll(&ended, 1, MillisecondsLeft(In(kQuitTime))) == 0) {
+    return absl::DeadlineExceededError(
+        fmt::format("QEMU (process {}) was killed and does not end", process.pid));
+  }
+  return absl::OkStatus();
 }
 
 bool HasEnded(const json& record) {

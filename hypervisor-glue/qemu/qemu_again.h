@@ -14,13 +14,17 @@
 
 namespace ramferry {
 
-// The process at the other end of `qmp`, for an undo record: its member "process".
+// A process, or that at the other end of `qmp`, for an undo record: its member "process".
+[[nodiscard]] nlohmann::json ProcessRecord(int64_t pid);
 [[nodiscard]] nlohmann::json ProcessRecord(const QmpClient& qmp);
 
 // Connects to the QEMU of an undo record. NotFound: it has ended. FailedPrecondition: it lives, but
 // does not answer at `qmp_path`.
 [[nodiscard]] absl::StatusOr<std::unique_ptr<QmpClient>> ConnectAgain(const std::string& qmp_path,
                                                                       const nlohmann::json& record);
+
+// Kills the process of an undo record, and no other, and waits until it has ended.
+[[nodiscard]] absl::Status KillAgain(const nlohmann::json& record);
 
 // Whether the process of an undo record has ended.
 [[nodiscard]] bool HasEnded(const nlohmann::json& record);

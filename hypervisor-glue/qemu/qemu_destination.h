@@ -8,6 +8,8 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,9 +54,10 @@ class QemuDestination : public DestinationGuest {
   [[nodiscard]] static absl::Status TakeOver(const std::string& qmp_path, const std::string& undo,
                                              bool run);
   // For a guest that is not ours: ends its QEMU and removes what is left of it. An operator's QEMU
-  // that nothing has been loaded into is left alone. FailedPrecondition: it runs.
+  // that nothing has been loaded into is left alone. FailedPrecondition: it runs, or cannot be
+  // asked; one that we started and have never told to run (`may_run` false) need not answer.
   [[nodiscard]] static absl::Status DiscardLeftover(const std::string& qmp_path,
-                                                    const std::string& undo);
+                                                    const std::string& undo, bool may_run);
 
  private:
   friend class QemuHost;
@@ -81,14 +84,16 @@ class QemuHost : public DestinationHost {
  public:
   explicit QemuHost(QemuHostOptions options) : options_(std::move(options)) {}
 
-  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(
-      const GuestDescription& description) override;
+  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription& description,
+                                                            const ReservationNote& note) override;
 
  private:
   [[nodiscard]] absl::StatusOr<std::unique_ptr<QemuDestination>> Start(
-      const GuestDescription& description);
+      const GuestDescription& description, const ReservationNote& note);
 
   QemuHostOptions options_;
+  std::mutex mutex_;
+  std::set<std::string> starting_;  // QMP sockets of QEMUs that are being started at this moment
 };
 
 }  // namespace ramferry

@@ -1,7 +1,5 @@
 // QemuHost: finds or starts the QEMU for a guest that comes.
-#include <poll.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,10 +7,9 @@
 #include <utility>
 
 #include "base/status.h"
-#include "base/unique_fd.h"
 #include "fmt/format.h"
+#include "hypervisor-glue/qemu/qemu_again.h"
 #include "hypervisor-glue/qemu/qemu_destination.h"
-#include "hypervisor-glue/qemu/qmp_json.h"
 #include "hypervisor-glue/qemu/time_limits.h"
 
 namespace ramferry {
@@ -36,20 +33,30 @@ std::vector<std::string> MissingMemoryFiles(const std::vector<std::string>& argv
   return missing;
 }
 
-// A ramferry that was killed between starting a QEMU and writing its journal left one that still
-// waits for its first byte. Any other is none of our business here.
-absl::Status EndUnusedQemu(const std::string& qmp_path) {
-  if (!QmpClient::Listens(qmp_path)) return absl::OkStatus();
-  auto qmp = QmpClient::Connect(qmp_path, In(kConnectTime));
-  if (!qmp.ok()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const auto status, (*qmp)->Execute("query-status"));
-  if (Field<std::string>(status, "status") != "inmigrate") return absl::OkStatus();
-  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, (*qmp)->peer_pid(), 0)));
-  RETURN_IF_ERROR((*qmp)->Execute("quit").status());
-  pollfd ended{.fd = process.get(), .events = POLLIN};
-  if (process.valid()) ::poll(&ended, 1, MillisecondsLeft(In(kQuitTime)));
-  return absl::OkStatus();
-}
+// One QEMU at a time is started for a QMP socket: until it listens there, nobody else would know of
+// it. Ends with the object.
+class StartsAlone {
+ public:
+  // Null: another one is being started.
+  static std::unique_ptr<StartsAlone> Begin(std::mutex& mutex, std::set<std::string>& starting,
+                                            const std::string& qmp_path) {
+    const std::lock_guard lock(mutex);
+    if (!starting.insert(qmp_path).second) return nullptr;
+    return std::unique_ptr<StartsAlone>(new StartsAlone(mutex, starting, qmp_path));
+  }
+  ~StartsAlone() {
+    const std::lock_guard lock(mutex_);
+    starting_.erase(qmp_path_);
+  }
+
+ private:
+  StartsAlone(std::mutex& mutex, std::set<std::string>& starting, std::string qmp_path)
+      : mutex_(mutex), starting_(starting), qmp_path_(std::move(qmp_path)) {}
+
+  std::mutex& mutex_;
+  std::set<std::string>& starting_;
+  const std::string qmp_path_;
+};
 
 absl::StatusOr<std::unique_ptr<QmpClient>> ConnectStarted(const QemuProcess& process,
                                                           const std::string& path) {
@@ -69,7 +76,7 @@ absl::StatusOr<std::unique_ptr<QmpClient>> ConnectStarted(const QemuProcess& pro
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
-    const GuestDescription& description) {
+    const GuestDescription& description, const ReservationNote& note) {
   const auto definition = std::find_if(
       options_.guests.begin(), options_.guests.end(),
       [&description](const GuestDefinition& guest) { return guest.name == description.name; });
@@ -84,10 +91,10 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
   }
   const std::string stem = options_.runtime_directory + "/" + definition->name;
   const std::string qmp_path = definition->qmp.empty() ? stem + ".qmp" : definition->qmp;
-  RETURN_IF_ERROR(EndUnusedQemu(qmp_path));
+  const auto exclusive = StartsAlone::Begin(mutex_, starting_, qmp_path);
   // A second QEMU on the same memory files would be the end of the first one's guest: so not even
   // when this one does not answer.
-  if (QmpClient::Listens(qmp_path)) {
+  if (exclusive == nullptr || QmpClient::Listens(qmp_path)) {
     return absl::AlreadyExistsError(
         fmt::format("a QEMU for guest '{}' already runs on the destination (QMP socket {})",
                     description.name, qmp_path));
@@ -102,8 +109,15 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
   const std::vector<std::string> own_files = MissingMemoryFiles(argv);
   ASSIGN_OR_RETURN(
       auto process,
-      QemuProcess::Start(argv, definition->log.empty() ? stem + ".log" : definition->log));
-  auto client = ConnectStarted(*process, qmp_path);
+      QemuProcess::Prepare(argv, definition->log.empty() ? stem + ".log" : definition->log));
+  // Whatever becomes of us, the process is in the journal before it is a QEMU.
+  absl::Status status =
+      note("qemu:" + qmp_path,
+           nlohmann::json{
+               {"started", true}, {"files", own_files}, {"process", ProcessRecord(process->pid())}}
+               .dump());
+  if (status.ok()) status = process->Go();
+  auto client = status.ok() ? ConnectStarted(*process, qmp_path) : status;
   if (!client.ok()) {
     process->Kill();
     ::unlink(qmp_path.c_str());
@@ -117,14 +131,14 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
 }
 
 absl::StatusOr<std::unique_ptr<DestinationGuest>> QemuHost::Reserve(
-    const GuestDescription& description) {
+    const GuestDescription& description, const ReservationNote& note) {
   if (description.hypervisor != "qemu") {
     return absl::FailedPreconditionError(fmt::format(
         "the guest is a {} guest; this destination takes QEMU guests", description.hypervisor));
   }
   std::unique_ptr<QemuDestination> guest;
   if (options_.qmp_path.empty()) {
-    ASSIGN_OR_RETURN(guest, Start(description));
+    ASSIGN_OR_RETURN(guest, Start(description, note));
   } else {
     ASSIGN_OR_RETURN(auto client, QmpClient::Connect(options_.qmp_path, In(kConnectTime)));
     guest.reset(new QemuDestination(std::move(client), nullptr));

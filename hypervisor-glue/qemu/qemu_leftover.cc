@@ -68,11 +68,14 @@ absl::Status QemuDestination::TakeOver(const std::string& qmp_path, const std::s
   return settings.Restore(*qmp);
 }
 
-absl::Status QemuDestination::DiscardLeftover(const std::string& qmp_path,
-                                              const std::string& undo) {
+absl::Status QemuDestination::DiscardLeftover(const std::string& qmp_path, const std::string& undo,
+                                              bool may_run) {
   const json record = Parse(undo);
   auto qmp = ConnectAgain(qmp_path, record);
-  if (!qmp.ok() && !absl::IsNotFound(qmp.status())) return qmp.status();
+  if (!qmp.ok() && !absl::IsNotFound(qmp.status())) {
+    if (may_run || !Field<bool>(record, "started")) return qmp.status();
+    RETURN_IF_ERROR(KillAgain(record));  // it does not listen yet, or is frozen
+  }
   if (qmp.ok()) {
     ASSIGN_OR_RETURN(const json status, (*qmp)->Execute("query-status"));
     if (Field<bool>(status, "running")) {

@@ -10,7 +10,9 @@ from . import faults
 # (side that stops, when): what each fault leads to, in the order of faults.FAULTS. M: the guest has moved, s: it
 # stayed, x: it was lost with the QEMU that was killed while it ran there. ?: M or s, as the one or the other wins.
 MOMENTS = {
-    ("destination", "after:reserved"): "ssxsssss",      # stage 1
+    ("destination", "after:starting"): "ssxMssss",      # stage 1: a QEMU is about to be started
+    ("destination", "before:reserved"): "ssxsssss",     # it waits
+    ("destination", "after:reserved"): "ssxsssss",
     ("source", "after:tracking"): "ssxsssss",           # stage 2
     ("source", "after:pausing"): "ssxsssss",            # stage 3: the guest is about to be stopped
     ("destination", "before:holding"): "ssMsss??",      # stage 3: the image is whole
@@ -27,7 +29,8 @@ OUTCOMES = {"M": ("moved",), "s": ("stayed",), "x": ("lost",), "?": ("moved", "s
 JOURNAL_WRITES = [
     ("source", "before:tracking", "stayed"), ("source", "before:pausing", "stayed"),
     ("source", "before:handing-over", "stayed"), ("source", "before:gone", "moved"),
-    ("destination", "before:reserved", "stayed"), ("destination", "before:holding", "stayed"),
+    ("destination", "before:starting", "stayed"), ("destination", "before:reserved", "stayed"),
+    ("destination", "before:holding", "stayed"),
     ("destination", "before:activating", "stayed"), ("destination", "before:activated", "moved"),
 ]
 

@@ -7,6 +7,7 @@
 #include "fake_qmp_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "hypervisor-glue/qemu/qemu_process.h"
 
 namespace ramferry {
 namespace {
@@ -17,17 +18,17 @@ using testing::Not;
 
 constexpr Phase kSourcePhases[] = {Phase::kTracking, Phase::kPausing, Phase::kHandingOver,
                                    Phase::kGone, Phase::kReturned};
-constexpr Phase kDestinationPhases[] = {Phase::kReserved, Phase::kHolding, Phase::kActivating,
-                                        Phase::kActivated, Phase::kReleased};
+constexpr Phase kDestinationPhases[] = {Phase::kStarting,   Phase::kReserved,  Phase::kHolding,
+                                        Phase::kActivating, Phase::kActivated, Phase::kReleased};
 
 // The undo record of a QEMU that is `process`, with nothing to undo.
-std::string UndoRecord(const ProcessIdentity& process) {
+std::string UndoRecord(const ProcessIdentity& process, bool started = false) {
   return nlohmann::json{
       {"process",
        {{"boot_id", process.boot_id}, {"pid", process.pid}, {"started", process.started}}},
       {"capabilities", nlohmann::json::object()},
       {"max-bandwidth", 0},
-      {"started", false}}
+      {"started", started}}
       .dump();
 }
 // A scripted QEMU is this process; one that has ended was another with its number.
@@ -80,7 +81,8 @@ TEST_F(Recovery, work_of_a_living_ramferry_is_left_alone) {
     }
   };
   for (const Phase phase : kSourcePhases) check(Role::kSource, phase);
-  for (const Phase phase : {Phase::kReserved, Phase::kHolding, Phase::kActivating}) {
+  for (const Phase phase :
+       {Phase::kStarting, Phase::kReserved, Phase::kHolding, Phase::kActivating}) {
     check(Role::kDestination, phase);
   }
 }
@@ -128,7 +130,7 @@ TEST_F(Recovery, guest_that_runs_elsewhere_is_not_run_here) {
 }
 
 TEST_F(Recovery, guest_that_was_never_handed_over_is_not_run_by_the_destination) {
-  for (const Phase phase : {Phase::kReserved, Phase::kHolding}) {
+  for (const Phase phase : {Phase::kStarting, Phase::kReserved, Phase::kHolding}) {
     const JournalEntry entry = Entry(Role::kDestination, phase);
     EXPECT_TRUE(absl::IsFailedPrecondition(Settle(entry, Resolution::kRunHere).status()));
     EXPECT_TRUE(Kept(entry));
@@ -152,9 +154,28 @@ TEST_F(Recovery, doubt_stays_when_the_other_host_cannot_be_asked) {
 }
 
 TEST_F(Recovery, reservation_that_was_broken_off_leaves_nothing) {
-  const JournalEntry entry = Entry(Role::kDestination, Phase::kReserved);
-  ASSERT_TRUE(Settle(entry).ok());
-  EXPECT_FALSE(Kept(entry));
+  for (const Phase phase : {Phase::kStarting, Phase::kReserved}) {
+    const JournalEntry entry = Entry(Role::kDestination, phase);
+    ASSERT_TRUE(Settle(entry).ok());
+    EXPECT_FALSE(Kept(entry));
+  }
+}
+
+// Killed between starting a QEMU and hearing from it, or the QEMU is frozen.
+TEST_F(Recovery, qemu_that_was_started_for_a_guest_and_never_told_to_run_need_not_answer) {
+  for (const Phase phase :
+       {Phase::kStarting, Phase::kReserved, Phase::kHolding, Phase::kActivating}) {
+    const bool may_run = phase == Phase::kActivating;
+    const auto qemu = QemuProcess::Start({"sleep", "1000"}, directory_.File("log"));
+    ASSERT_TRUE(qemu.ok()) << qemu.status();
+    JournalEntry entry = Entry(Role::kDestination, phase);
+    entry.undo = UndoRecord(IdentityOf((*qemu)->pid()), /*started=*/true);
+    ASSERT_TRUE(journal_.Write(entry).ok());
+    const auto done = Settle(entry, may_run ? Resolution::kDiscardHere : Resolution::kAsk);
+    EXPECT_EQ(done.ok(), !may_run) << NameOf(phase) << done.status();
+    EXPECT_EQ((*qemu)->ended(), !may_run) << NameOf(phase);
+    (*qemu)->Kill();
+  }
 }
 
 TEST_F(Recovery, image_that_was_never_handed_over_is_given_up_for_good) {

@@ -54,7 +54,7 @@ TEST_F(JournalTest, every_field_and_every_phase_round_trips) {
   for (int phase = 0; phase <= static_cast<int>(Phase::kReleased); ++phase) {
     JournalEntry entry = Sample();
     entry.phase = static_cast<Phase>(phase);
-    entry.role = entry.phase < Phase::kReserved ? Role::kSource : Role::kDestination;
+    entry.role = entry.phase < Phase::kStarting ? Role::kSource : Role::kDestination;
     entry.running = phase % 2 == 0;
     ASSERT_TRUE(journal_.Write(entry).ok());
     const auto read = journal_.Read(entry.migration_id, entry.role);

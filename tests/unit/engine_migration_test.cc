@@ -243,6 +243,27 @@ TEST(Migration, a_guest_that_cannot_be_rolled_back_keeps_its_journal_entry) {
   ASSERT_TRUE(site.guest().RollBack().ok());
 }
 
+// So that a ramferry that is killed at this moment leaves nothing that nobody knows of.
+TEST(Migration, what_is_started_at_the_destination_was_written_down_before) {
+  MigrationSite site;
+  std::vector<Phase> written;
+  site.on_destination = [&](std::string_view call) {
+    if (call == "Reserve") {
+      const auto entries = site.journal(Role::kDestination).ReadAll();
+      EXPECT_TRUE(entries.ok()) << entries.status();
+      if (entries.ok() && entries->size() == 1) written.push_back(entries->front().phase);
+    }
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(site.Migrate().outcome, Outcome::kMigrated);
+  EXPECT_EQ(written, std::vector{Phase::kStarting});
+  written.clear();
+  site.BreakJournal(Role::kDestination);
+  EXPECT_EQ(site.Migrate().outcome, Outcome::kRolledBack);
+  EXPECT_TRUE(written.empty());
+  site.MendJournal(Role::kDestination);
+}
+
 TEST(Migration, an_old_migration_id_is_not_written_over) {
   MigrationSite site;
   FakeControlPair pair;
@@ -252,7 +273,8 @@ TEST(Migration, an_old_migration_id_is_not_written_over) {
                          .guest = "web1"};
   ASSERT_TRUE(site.journal(Role::kDestination).Write(old).ok());
   struct NoHost : DestinationHost {
-    absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription&) override {
+    absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription&,
+                                                              const ReservationNote&) override {
       return absl::InternalError("reserved");
     }
   } host;

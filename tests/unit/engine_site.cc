@@ -96,7 +96,8 @@ MigrationReport MigrationSite::Migrate() {
 }
 
 absl::StatusOr<std::unique_ptr<DestinationGuest>> MigrationSite::Reserve(
-    const GuestDescription& description) {
+    const GuestDescription& description, const ReservationNote& note) {
+  RETURN_IF_ERROR(note("synthetic:", ""));
   RETURN_IF_ERROR(DestinationCall("Reserve"));
   ASSIGN_OR_RETURN(auto guest, SyntheticDestination::Create(description));
   auto hooked = std::make_unique<HookedDestination>(

@@ -195,8 +195,8 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   void FreeDisk(Role role) const;
 
  private:
-  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(
-      const GuestDescription& description) override;
+  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription& description,
+                                                            const ReservationNote& note) override;
   using DestinationObserver::OnRound;
   void OnStage(Stage stage) override {
     if (on_stage != nullptr) on_stage(stage);

@@ -21,7 +21,8 @@ constexpr char kId[] = "0b9c1d1e-5a1b-4c3d-8e9f-001122334455";
 
 class NoHost : public DestinationHost {
  public:
-  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription&) override {
+  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription&,
+                                                            const ReservationNote&) override {
     ADD_FAILURE() << "nothing may be reserved";
     return absl::InternalError("no");
   }

@@ -1,8 +1,13 @@
 // Guest definitions, and the QEMUs that are started from them.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <thread>
 
+#include "base/process_identity.h"
 #include "fake_qmp_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -93,6 +98,42 @@ TEST(QemuProcess, one_that_said_nothing_is_said_to) {
   WaitUntilEnded(**process);
   EXPECT_EQ((*process)->LogTail(), "(it printed nothing)");
   (*process)->Kill();
+}
+
+// So that it can be written down before it does anything.
+TEST(QemuProcess, nothing_runs_until_it_is_let_go_and_then_under_the_same_number) {
+  TestDirectory directory;
+  const auto process = QemuProcess::Prepare({"sh", "-c", "echo $$"}, directory.File("log"));
+  ASSERT_TRUE(process.ok()) << process.status();
+  const pid_t pid = (*process)->pid();
+  const ProcessIdentity before = IdentityOf(pid);
+  EXPECT_TRUE(Lives(before));
+  EXPECT_EQ((*process)->LogTail(), "(it printed nothing)");
+  ASSERT_TRUE((*process)->Go().ok());
+  WaitUntilEnded(**process);
+  EXPECT_EQ((*process)->LogTail(), std::to_string(pid));
+  (*process)->Kill();
+}
+
+// As when a ramferry is killed that was about to write it down.
+TEST(QemuProcess, one_that_nobody_lets_go_ends_with_its_maker) {
+  TestDirectory directory;
+  int pids[2];
+  ASSERT_EQ(::pipe(pids), 0);
+  const pid_t maker = ::fork();
+  if (maker == 0) {
+    const auto process =
+        QemuProcess::Prepare({"touch", directory.File("ran")}, directory.File("log"));
+    const pid_t pid = process.ok() ? (*process)->pid() : 0;
+    if (::write(pids[1], &pid, sizeof pid) != sizeof pid) ::_exit(1);
+    ::kill(::getpid(), SIGKILL);
+  }
+  pid_t pid = 0;
+  ASSERT_EQ(::read(pids[0], &pid, sizeof pid), static_cast<ssize_t>(sizeof pid));
+  ASSERT_GT(pid, 0);
+  ::waitpid(maker, nullptr, 0);
+  while (IdentityOf(pid).pid != 0) std::this_thread::sleep_for(1ms);
+  EXPECT_NE(::access(directory.File("ran").c_str(), F_OK), 0);
 }
 
 TEST(QemuProcess, killed_one_is_gone_and_reaped) {
