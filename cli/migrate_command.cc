@@ -77,7 +77,7 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
   const std::string locator = "qemu:" + qmp_path;
   RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
   ASSIGN_OR_RETURN(auto guest, QemuSource::Attach(qmp_path));
-  ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings));
+  ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings, cancel));
   ASSIGN_OR_RETURN(auto control, ConnectControl(peer));
   std::vector<ChannelConnector*> in_order;
   in_order.reserve(connectors.size());

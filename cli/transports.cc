@@ -39,21 +39,24 @@ absl::Status RdmaWanted(const Settings& settings) {
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<ChannelConnector>>> MakeConnectors(
-    const std::string& destination_host, const Settings& settings) {
+    const std::string& destination_host, const Settings& settings, const Cancellation& cancel) {
   std::vector<std::unique_ptr<ChannelConnector>> connectors;
   const absl::Status rdma = RdmaWanted(settings);
   if (settings.transport == "rdma" && !rdma.ok()) return rdma;
 #ifdef RAMFERRY_RDMA
   if (rdma.ok()) {
     connectors.push_back(std::make_unique<rdma::RdmaConnector>(
-        rdma::RdmaOptions{.pin_budget = MiB(static_cast<uint64_t>(settings.pin_budget_mib))}));
+        rdma::RdmaOptions{.pin_budget = MiB(static_cast<uint64_t>(settings.pin_budget_mib)),
+                          .cancel_fd = cancel.fd()}));
   }
 #endif
   if (settings.transport == "rdma") return connectors;
   const bool plain =
       settings.encryption() == DataEncryption::kOff ||
       (settings.encryption() == DataEncryption::kAuto && IsThisMachine(destination_host));
-  ASSIGN_OR_RETURN(auto tcp, TcpConnector::Create(TcpOptionsOf(settings, !plain)));
+  TcpOptions options = TcpOptionsOf(settings, !plain);
+  options.cancel_fd = cancel.fd();
+  ASSIGN_OR_RETURN(auto tcp, TcpConnector::Create(options));
   connectors.push_back(std::move(tcp));
   return connectors;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/cancellation.h"
 #include "cli/settings.h"
 #include "transport/page_channel.h"
 
@@ -14,10 +15,10 @@ namespace ramferry {
 
 // For the source, in order of preference: RDMA where this host can and the settings allow it, then
 // TCP, encrypted unless the settings, or a destination that is this machine, say otherwise. RDMA is
-// never encrypted: with encryption "on" it is left out. FailedPrecondition: what was asked for is
-// not there.
+// never encrypted: with encryption "on" it is left out. `cancel` ends their attempts to connect,
+// and must outlive them. FailedPrecondition: what was asked for is not there.
 [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<ChannelConnector>>> MakeConnectors(
-    const std::string& destination_host, const Settings& settings);
+    const std::string& destination_host, const Settings& settings, const Cancellation& cancel);
 
 // For the destination: everything that a source may choose from. In automatic encryption only this
 // machine itself may send in the clear over TCP.

@@ -105,10 +105,14 @@ void SourceMigration::FinishHere(const absl::Status& why) {
   if (stopped_ == Deadline{}) stopped_ = context_.guest.paused_at();
   const absl::Status undone = context_.guest.RollBack();
   if (stopped_ != Deadline{}) report_.downtime_ms = MillisecondsBetween(stopped_, Clock::now());
-  if (!undone.ok()) {
+  if (absl::IsNotFound(undone)) {
+    report_.error = fmt::format(
+        "{}: the guest was lost with it, or had shut down. It runs on neither host, and nothing of "
+        "it is kept on the destination; start it here again, as after any crash. (Noticed as: {})",
+        Message(undone), report_.error);
+  } else if (!undone.ok()) {
     report_.error += fmt::format("; undoing it on this host failed: {}", Message(undone));
-    // The entry stays, for `ramferry resolve`, unless there is nothing left to undo.
-    if (!absl::IsNotFound(undone)) return;
+    return;  // the entry stays, for `ramferry resolve`
   }
   Enter(Stage::kRolledBack).IgnoreError();
   if (journaled_ && !context_.journal.Remove(report_.migration_id, Role::kSource).ok()) return;

@@ -5,15 +5,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <future>
-#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "base/host_identity.h"
 #include "base/status.h"
 #include "engine/cancellable_receive.h"
+#include "engine/on_cancel.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -119,16 +118,9 @@ absl::Status SourceMigration::RunStages() {
       context_.guest, std::move(channels),
       [this](const absl::Status& why) { return transports_.Replace(why); }, context_.options,
       context_.cancel);
-  // A cancellation must not wait for a slow peer. Nor must the guest, which stands still when this
-  // thread ends: the wait is interruptible.
-  const std::jthread watcher([&precopy, this](const std::stop_token& stop) {
-    std::mutex mutex;
-    std::condition_variable_any stopped;
-    std::unique_lock lock(mutex);
-    while (!stop.stop_requested() && !context_.cancel.requested()) {
-      stopped.wait_for(lock, stop, milliseconds(20), [] { return false; });
-    }
-    if (context_.cancel.requested() && SourceOwns(stages_.stage())) precopy.Abort();
+  // A cancellation must not wait for a slow peer.
+  const OnCancel watch(context_.cancel, [&precopy, this] {
+    if (SourceOwns(stages_.stage())) precopy.Abort();
   });
   absl::Status status = PreCopy(precopy);
   if (status.ok()) status = StopAndCopy(precopy);

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "engine/cancellable_receive.h"
+#include "engine/on_cancel.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -15,6 +16,9 @@ absl::StatusOr<PageChannels> TransportChoice::Try(ChannelConnector& connector, C
                    connector.Connect(offer, guest_.regions(), In(options_.answer_time)));
   if (channels.empty()) return absl::InternalError("no channel was made");
   // Connected is not proven: every channel must bring an answer back from the other side.
+  const OnCancel watch(cancel_, [&channels] {
+    for (const auto& channel : channels) channel->Abort();
+  });
   for (const auto& channel : channels) {
     RETURN_IF_ERROR(channel->Flush(In(options_.answer_time)));
   }
@@ -31,6 +35,7 @@ absl::StatusOr<PageChannels> TransportChoice::Connect() {
       if (offer.transport != connector.transport()) continue;
       auto channels = Try(connector, offer);
       if (!channels.ok()) {
+        RETURN_IF_ERROR(cancel_.status());
         failure = channels.status();
         observer_.OnNote(fmt::format("{} does not work: {}", offer.transport, Message(failure)));
         continue;

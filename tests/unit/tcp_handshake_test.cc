@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/cancellation.h"
 #include "tests/unit/tcp_test_certificates.h"
 #include "tests/unit/tcp_test_guest.h"
 #include "transport/tcp/handshake.h"
@@ -51,7 +52,7 @@ class TcpHandshake : public ::testing::TestWithParam<bool> {
   }
 
   // A bare TCP connection to the listener.
-  UniqueFd Knock() const { return *tcp::ConnectTo("127.0.0.1", listener_->port(), In(30s)); }
+  UniqueFd Knock() const { return *tcp::ConnectTo("127.0.0.1", listener_->port(), -1, In(30s)); }
 
   // Waits until the other end has closed; what it sends before is thrown away.
   static void WaitForEnd(const UniqueFd& socket) {
@@ -72,6 +73,25 @@ class TcpHandshake : public ::testing::TestWithParam<bool> {
 
 INSTANTIATE_TEST_SUITE_P(Streams, TcpHandshake, ::testing::Bool(),
                          [](const auto& stream) { return stream.param ? "encrypted" : "plain"; });
+
+// The kernel has taken the connection, nobody answers on it.
+TEST_P(TcpHandshake, a_source_that_is_cancelled_while_it_connects_does_not_wait_for_the_deadline) {
+  const UniqueFd deaf = *tcp::ListenAt("127.0.0.1", 0);
+  Cancellation cancel;
+  TcpOptions options = options_;
+  options.cancel_fd = cancel.fd();
+  const auto connector = *TcpConnector::Create(options);
+  ChannelOffer offer = receiver_->offer();
+  offer.address = "127.0.0.1";
+  offer.port = *tcp::PortOf(deaf);
+  std::thread canceller([&cancel, &deaf] {
+    pollfd waiting{.fd = deaf.get(), .events = POLLIN};
+    EXPECT_EQ(::poll(&waiting, 1, 30'000), 1);
+    cancel.Request("interrupted");
+  });
+  EXPECT_TRUE(absl::IsCancelled(connector->Connect(offer, {}, Deadline::max()).status()));
+  canceller.join();
+}
 
 TEST_P(TcpHandshake, every_token_is_new) {
   std::set<std::string> tokens;

@@ -127,7 +127,7 @@ TEST(TcpReceiver, half_open_source_is_noticed) {
   options.stall_timeout = 1s;
   auto listener = *TcpListener::Create("127.0.0.1", 0, options);
   auto receiver = *listener->Expect(regions, 1);
-  UniqueFd socket = *tcp::ConnectTo("127.0.0.1", listener->port(), In(30s));
+  UniqueFd socket = *tcp::ConnectTo("127.0.0.1", listener->port(), -1, In(30s));
   const int fd = socket.get();
   auto stream = tcp::PlainStream(std::move(socket));
   ASSERT_TRUE(tcp::Introduce(*stream, receiver->offer().tokens[0], -1, In(30s)).ok());

@@ -273,11 +273,12 @@ std::string CmLink::Describe() const {
 }
 
 absl::StatusOr<rdma_cm_event*> AwaitEvent(rdma_event_channel* channel, rdma_cm_event_type expected,
-                                          Deadline deadline) {
+                                          Deadline deadline, int cancel_fd) {
   for (;;) {
-    pollfd fd{channel->fd, POLLIN, 0};
-    const int ready = ::poll(&fd, 1, MillisecondsLeft(deadline));
+    pollfd fds[] = {{channel->fd, POLLIN, 0}, {cancel_fd, POLLIN, 0}};  // poll(2) skips -1
+    const int ready = ::poll(fds, 2, MillisecondsLeft(deadline));
     if (ready < 0 && errno == EINTR) continue;
+    if (fds[1].revents != 0) return absl::CancelledError("connecting was cancelled");
     if (ready <= 0) {
       return absl::DeadlineExceededError(fmt::format("no {} in time", rdma_event_str(expected)));
     }

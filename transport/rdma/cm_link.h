@@ -95,9 +95,10 @@ class CmLink : public Link {
 };
 
 // The next event of `channel` by the deadline, which must be of `expected`; anything else is an
-// error in words. The event must be acknowledged (rdma_ack_cm_event).
+// error in words. The event must be acknowledged (rdma_ack_cm_event). Cancelled once `cancel_fd` is
+// readable; -1: nothing cancels.
 [[nodiscard]] absl::StatusOr<rdma_cm_event*> AwaitEvent(rdma_event_channel* channel,
                                                         rdma_cm_event_type expected,
-                                                        Deadline deadline);
+                                                        Deadline deadline, int cancel_fd);
 
 }  // namespace ramferry::rdma

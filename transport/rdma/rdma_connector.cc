@@ -104,7 +104,7 @@ absl::StatusOr<Resolved> Resolve(const RdmaOptions& options, const std::string& 
     ASSIGN_OR_RETURN(from, NumericAddress(options.address, 0));
   }
   const auto await = [&](rdma_cm_event_type type) -> absl::Status {
-    ASSIGN_OR_RETURN(rdma_cm_event * event, AwaitEvent(channel, type, deadline));
+    ASSIGN_OR_RETURN(rdma_cm_event * event, AwaitEvent(channel, type, deadline, options.cancel_fd));
     rdma_ack_cm_event(event);
     return absl::OkStatus();
   };
@@ -145,7 +145,8 @@ absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
   parameters.retry_count = kRetries;
   parameters.rnr_retry_count = 7;
   if (rdma_connect(connected->id(), &parameters) != 0) return ErrnoStatus(errno, "rdma_connect");
-  ASSIGN_OR_RETURN(rdma_cm_event * event, AwaitEvent(channel, RDMA_CM_EVENT_ESTABLISHED, deadline));
+  ASSIGN_OR_RETURN(rdma_cm_event * event,
+                   AwaitEvent(channel, RDMA_CM_EVENT_ESTABLISHED, deadline, options.cancel_fd));
   const auto* data = static_cast<const std::byte*>(event->param.conn.private_data);
   auto welcome = ParseWelcome({data, data == nullptr ? 0U : event->param.conn.private_data_len},
                               greeting, token);

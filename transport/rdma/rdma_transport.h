@@ -35,6 +35,9 @@ struct RdmaOptions {
   ByteCount pin_budget;
   // RoCE: the traffic class (DSCP and ECN) of the connections; empty: the system's default.
   std::optional<uint8_t> traffic_class;
+  // Connector: once this descriptor is readable, connecting ends with Cancelled; -1: none
+  // (Cancellation::fd).
+  int cancel_fd = -1;
 };
 
 // OK when this host has an RDMA device with an active port; else what is missing, and how to mend

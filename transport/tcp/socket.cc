@@ -62,7 +62,8 @@ std::string Endpoint(const std::string& host, uint16_t port) {
                                              : fmt::format("[{}]:{}", host, port);
 }
 
-absl::StatusOr<UniqueFd> ConnectTo(const std::string& host, uint16_t port, Deadline deadline) {
+absl::StatusOr<UniqueFd> ConnectTo(const std::string& host, uint16_t port, int interrupt_fd,
+                                   Deadline deadline) {
   const std::string where = Endpoint(host, port);
   if (host.empty()) {
     return absl::InvalidArgumentError("the destination's offer of page channels has no address");
@@ -74,7 +75,7 @@ absl::StatusOr<UniqueFd> ConnectTo(const std::string& host, uint16_t port, Deadl
   int error = 0;
   if (::connect(socket.get(), addresses->ai_addr, addresses->ai_addrlen) != 0) error = errno;
   if (error == EINPROGRESS || error == EINTR) {
-    const absl::Status waited = WaitFor(socket.get(), POLLOUT, -1, deadline);
+    const absl::Status waited = WaitFor(socket.get(), POLLOUT, interrupt_fd, deadline);
     if (absl::IsDeadlineExceeded(waited)) {
       return absl::DeadlineExceededError(
           fmt::format("{} does not answer: is a firewall in between?", where));

@@ -12,9 +12,10 @@
 
 namespace ramferry::tcp {
 
-// `host` is a numeric IPv4 or IPv6 address (with %scope where it needs one).
+// `host` is a numeric IPv4 or IPv6 address (with %scope where it needs one). Cancelled once
+// `interrupt_fd` is readable; -1: nothing interrupts.
 [[nodiscard]] absl::StatusOr<UniqueFd> ConnectTo(const std::string& host, uint16_t port,
-                                                 Deadline deadline);
+                                                 int interrupt_fd, Deadline deadline);
 // Port 0: any free one. An empty host: all addresses, IPv6 and IPv4.
 [[nodiscard]] absl::StatusOr<UniqueFd> ListenAt(const std::string& host, uint16_t port);
 [[nodiscard]] absl::StatusOr<uint16_t> PortOf(const UniqueFd& listening);

@@ -18,15 +18,16 @@ absl::StatusOr<std::unique_ptr<tcp::ByteStream>> OpenStream(const TcpOptions& op
                                                             const ChannelOffer& offer,
                                                             const std::string& token,
                                                             Deadline deadline) {
-  ASSIGN_OR_RETURN(UniqueFd socket, tcp::ConnectTo(offer.address, offer.port, deadline));
+  ASSIGN_OR_RETURN(UniqueFd socket,
+                   tcp::ConnectTo(offer.address, offer.port, options.cancel_fd, deadline));
   RETURN_IF_ERROR(tcp::Prepare(socket, options.stall_timeout));
   std::unique_ptr<tcp::ByteStream> stream;
   if (tls != nullptr) {
-    ASSIGN_OR_RETURN(stream, tls->Secure(std::move(socket), -1, deadline));
+    ASSIGN_OR_RETURN(stream, tls->Secure(std::move(socket), options.cancel_fd, deadline));
   } else {
     stream = tcp::PlainStream(std::move(socket));
   }
-  RETURN_IF_ERROR(tcp::Introduce(*stream, token, -1, deadline));
+  RETURN_IF_ERROR(tcp::Introduce(*stream, token, options.cancel_fd, deadline));
   return stream;
 }
 

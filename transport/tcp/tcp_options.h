@@ -21,6 +21,10 @@ struct TcpOptions {
   std::string ca_file;
   std::string certificate_file;
   std::string key_file;
+
+  // Of the source: once this descriptor is readable, connecting ends with Cancelled; -1: none
+  // (Cancellation::fd).
+  int cancel_fd = -1;
 };
 
 }  // namespace ramferry
