@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/status/status.h"
+#include "base/populate.h"
 #include "base/status.h"
 #include "fmt/format.h"
 
@@ -103,6 +104,7 @@ absl::Status Landing::Clear(const WireRange& range) {
   const MappedRegion& region = regions_[range.region];
   const uint64_t end = range.offset + range.length;
   if (!region.can_pwrite()) {
+    if (region.fd >= 0) RETURN_IF_ERROR(Populate(region.address + range.offset, range.length));
     ClearTouched(region.address + range.offset, range.length);
     return absl::OkStatus();
   }

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/populate.h"
 #include "base/status.h"
 #include "base/units.h"
 
@@ -17,20 +18,33 @@ bool IsZero(const std::byte* page) {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageBytes - 1) == 0;
 }
 
+absl::Status NoMemory(const MappedRegion& region, uint64_t offset) {
+  return absl::ResourceExhaustedError(
+      fmt::format("no memory for guest memory {} at offset {} on the destination: make its file "
+                  "system larger or free memory on that host",
+                  region.description.name, offset));
+}
+
+// Huge pages may run out, even between a read and the next.
+absl::Status PopulateFile(const MappedRegion& region, uint64_t offset, uint64_t length) {
+  if (region.fd < 0 || length == 0) return absl::OkStatus();
+  const absl::Status status = Populate(region.address + offset, length);
+  return absl::IsResourceExhausted(status) ? NoMemory(region, offset) : status;
+}
+
 // Pages that are zero already are only read: untouched private memory then stays untouched.
-void ZeroInPlace(const MappedRegion& region, uint64_t offset, uint64_t length) {
+absl::Status ZeroInPlace(const MappedRegion& region, uint64_t offset, uint64_t length) {
+  RETURN_IF_ERROR(PopulateFile(region, offset, length));
   for (std::byte* page = region.address + offset; length != 0;
        page += kPageBytes, length -= kPageBytes) {
     if (!IsZero(page)) std::memset(page, 0, kPageBytes);
   }
+  return absl::OkStatus();
 }
 
 absl::Status LandingError(int error, const MappedRegion& region, uint64_t offset) {
   if (error == ENOSPC || error == ENOMEM || error == EDQUOT) {
-    return absl::ResourceExhaustedError(
-        fmt::format("no memory for guest memory {} at offset {} on the destination: make its file "
-                    "system larger or free memory on that host",
-                    region.description.name, offset));
+    return NoMemory(region, offset);
   }
   return ErrnoStatus(error, fmt::format("cannot write guest memory {} at offset {}",
                                         region.description.name, offset));
@@ -45,6 +59,7 @@ Landing::Landing(std::span<const MappedRegion> regions) : regions_(regions) {
 absl::Status Landing::Write(RegionId region, uint64_t offset, std::span<const std::byte> bytes) {
   const MappedRegion& target = regions_[region];
   if (!target.can_pwrite()) {
+    RETURN_IF_ERROR(PopulateFile(target, offset, bytes.size()));
     std::memcpy(target.address + offset, bytes.data(), bytes.size());
     return absl::OkStatus();
   }
@@ -103,32 +118,22 @@ absl::Status Landing::Settle() {
 absl::Status Landing::Zero(RegionId region, uint64_t offset, uint64_t length) {
   RETURN_IF_ERROR(Settle());
   const MappedRegion& target = regions_[region];
-  if (target.fd < 0) {
-    ZeroInPlace(target, offset, length);
-    return absl::OkStatus();
-  }
+  if (target.fd < 0) return ZeroInPlace(target, offset, length);
   // Only whole pages of the file can be given back; what is left of huge pages is cleared.
   const uint64_t unit = target.description.backing_page_size.value();
   const uint64_t end = offset + length;
   const uint64_t hole_begin = (offset + unit - 1) / unit * unit;
   const uint64_t hole_end = end / unit * unit;
-  if (hole_begin >= hole_end) {
-    ZeroInPlace(target, offset, length);
-    return absl::OkStatus();
-  }
+  if (hole_begin >= hole_end) return ZeroInPlace(target, offset, length);
   while (::fallocate(target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                      static_cast<off_t>(hole_begin),
                      static_cast<off_t>(hole_end - hole_begin)) != 0) {
     if (errno == EINTR) continue;
-    if (errno == EOPNOTSUPP) {
-      ZeroInPlace(target, offset, length);
-      return absl::OkStatus();
-    }
+    if (errno == EOPNOTSUPP) return ZeroInPlace(target, offset, length);
     return LandingError(errno, target, offset);
   }
-  ZeroInPlace(target, offset, hole_begin - offset);
-  ZeroInPlace(target, hole_end, end - hole_end);
-  return absl::OkStatus();
+  RETURN_IF_ERROR(ZeroInPlace(target, offset, hole_begin - offset));
+  return ZeroInPlace(target, hole_end, end - hole_end);
 }
 
 }  // namespace ramferry::tcp
