@@ -51,5 +51,24 @@ def terminate_destination(attempt):
     attempt.destination.send_signal(signal.SIGTERM)
 
 
+def kill_both_ramferries(attempt):
+    kill_source(attempt)
+    kill_destination(attempt)
+
+
+def lose_source_host(attempt):
+    """All of it, and it comes up again."""
+    kill_source(attempt)
+    kill_source_qemu(attempt)
+    attempt.home.reboot()
+
+
+def lose_destination_host(attempt):
+    kill_destination(attempt)
+    kill_destination_qemu(attempt)
+    attempt.away.reboot()
+
+
+# One at a time; what becomes of the guest is known for each.
 FAULTS = [kill_source, kill_destination, kill_source_qemu, kill_destination_qemu, drop_packets, reset_connections,
           interrupt_source, terminate_destination]

@@ -23,7 +23,7 @@ ATTEMPT_SECONDS = 1.2
 # A guest that was lost with its QEMU is no guest that moves: rarely.
 WEIGHTS = {faults.kill_source: 4, faults.kill_destination: 4, faults.kill_source_qemu: 1,
            faults.kill_destination_qemu: 2, faults.drop_packets: 1, faults.reset_connections: 3,
-           faults.interrupt_source: 3, faults.terminate_destination: 3}
+           faults.interrupt_source: 3, faults.terminate_destination: 3, faults.kill_both_ramferries: 2}
 
 
 def soak(world, random_numbers, moves=None, seconds=None, say=print):
@@ -37,14 +37,15 @@ def soak(world, random_numbers, moves=None, seconds=None, say=print):
             fault = random_numbers.choices(list(WEIGHTS), WEIGHTS.values())[0]
             delay = random_numbers.random() * ATTEMPT_SECONDS
         began = time.monotonic()
-        attempt = world.begin()
+        plain = random_numbers.random() < 0.5
+        attempt = world.begin(arguments=("--data-encryption", "off") if plain else ())
         if fault:
             time.sleep(delay)
             fault(attempt)
         outcome = world.end(attempt)
         outcomes[outcome] += 1
-        say(f"attempt {world.attempts}: {fault.__name__ if fault else 'no fault'} after {delay * 1e3:.0f} ms: {outcome} "
-            f"({time.monotonic() - began:.1f} s)", flush=True)
+        say(f"attempt {world.attempts}, {'plain' if plain else 'encrypted'}: {fault.__name__ if fault else 'no fault'} "
+            f"after {delay * 1e3:.0f} ms: {outcome} ({time.monotonic() - began:.1f} s)", flush=True)
     world.assert_clean()
     return outcomes
 

@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 from tests.harness import leaks, ramferry
@@ -99,6 +100,12 @@ class Host:
                 entries.append(json.loads(path.read_text()))
         return entries
 
+    def reboot(self):
+        """As far as a journal can see: it is of another boot. All processes of the host must have ended."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        for path in self.state.glob("*.json"):
+            path.write_text(path.read_text().replace(boot, str(uuid.UUID(int=0))))
+
     def resolve(self, entry, *arguments):
         return ramferry.run("resolve", entry["migration_id"], *arguments, *self.site.identity(self.name),
                             netns=self.namespace.name)
@@ -107,8 +114,9 @@ class Host:
 class Attempt:
     """One `migrate` to one `receive`. `source` and `destination` are their processes (subprocess.Popen)."""
 
-    def __init__(self, world, target, stop):
+    def __init__(self, world, target, stop, arguments):
         self.world = world
+        self.arguments = arguments
         self.home = world.host
         self.away = world.other()
         self.guest = world.guest
@@ -116,6 +124,7 @@ class Attempt:
         self.stop = stop or ("", None)
         self.source_qemu_killed = self.destination_qemu_killed = False  # by faults.py
         self.destination_ends = False  # `receive` was told to end
+        self.result = None             # of `migrate`, once it has ended
         self.resets = None             # how many connections faults.py has reset
         self.started = time.monotonic()
         self.receiver = None
@@ -123,7 +132,7 @@ class Attempt:
         with _environment("RAMFERRY_TEST_STOP", self.stop[1] if self.stop[0] == "source" else None):
             self.migrate = ramferry.MigrateProcess(
                 f"qemu:{self.guest.ramferry_socket}", self.away.namespace.address,
-                [*world.site.identity(self.home.name), "--config", world.source_config],
+                [*world.site.identity(self.home.name), "--config", world.source_config, *arguments],
                 netns=self.home.namespace.name)
         self.source = self.migrate.process
 
@@ -131,7 +140,7 @@ class Attempt:
         """(Re)starts `receive`, on the same port as ever."""
         site = self.world.site
         flags = ["--guest", site.define(self.target.definition()), *site.identity(self.away.name),
-                 "--runtime-dir", site.runtime_directory(self.away.name)]
+                 "--runtime-dir", site.runtime_directory(self.away.name), *self.arguments]
         self.receiver = ramferry.Receiver("", flags, netns=self.away.namespace.name)
         with _environment("RAMFERRY_TEST_STOP", self.stop[1] if stopping else None):
             self.receiver.__enter__()
@@ -198,11 +207,11 @@ class World:
         self.guest.start().wait_running()
         self.before = leaks.snapshot(self.guest)
 
-    def begin(self, stop=None):
-        """Starts a move. stop: (side, moment) for RAMFERRY_TEST_STOP."""
+    def begin(self, stop=None, arguments=()):
+        """Starts a move. stop: (side, moment) for RAMFERRY_TEST_STOP. arguments: for both sides."""
         self.attempts += 1
         self.counters = self.guest.counters()
-        return Attempt(self, self._qemu(awaited=True), stop)
+        return Attempt(self, self._qemu(awaited=True), stop, arguments)
 
     # Faults that are not plain kills.
 
@@ -223,7 +232,7 @@ class World:
         Returns "moved", "stayed", or "lost" (the QEMU that the guest ran in was killed, nothing else).
         """
         attempt.go_on()
-        result = attempt.migrate.wait(90)
+        result = attempt.result = attempt.migrate.wait(90)
         self.heal()
         for host in self.hosts:
             host.free_disk()
