@@ -16,6 +16,7 @@
 #include <sstream>
 #include <utility>
 
+#include "base/private_directory.h"
 #include "base/process_identity.h"
 #include "base/status.h"
 #include "fmt/format.h"
@@ -127,12 +128,9 @@ absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text) {
 }
 
 absl::StatusOr<Journal> Journal::Open(std::string directory) {
-  std::error_code error;
-  std::filesystem::create_directories(std::filesystem::path(directory).parent_path(), error);
-  if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return ErrnoStatus(errno, fmt::format("cannot make the state directory {} (choose another with "
-                                          "--state-dir)",
-                                          directory));
+  const absl::Status made = EnsurePrivateDirectory(directory, "state directory");
+  if (!made.ok()) {
+    return absl::Status(made.code(), Message(made) + " (or choose another with --state-dir)");
   }
   if (::access(directory.c_str(), W_OK | X_OK) != 0) {
     return ErrnoStatus(errno, "cannot write to the state directory " + directory);

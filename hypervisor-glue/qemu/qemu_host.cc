@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/private_directory.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_again.h"
@@ -86,9 +87,7 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
         "give it to ramferry receive with --guest",
         description.name));
   }
-  if (::mkdir(options_.runtime_directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return ErrnoStatus(errno, "cannot make the runtime directory " + options_.runtime_directory);
-  }
+  RETURN_IF_ERROR(EnsurePrivateDirectory(options_.runtime_directory, "runtime directory"));
   const std::string stem = options_.runtime_directory + "/" + definition->name;
   const std::string qmp_path = definition->qmp.empty() ? stem + ".qmp" : definition->qmp;
   const auto exclusive = StartsAlone::Begin(mutex_, starting_, qmp_path);

@@ -63,6 +63,19 @@ TEST_F(JournalTest, every_field_and_every_phase_round_trips) {
   }
 }
 
+// Whoever can put an entry there can have a guest discarded, or run twice.
+TEST_F(JournalTest, a_directory_that_others_can_write_to_is_refused) {
+  for (const mode_t mode : {0770, 0707, 0777}) {
+    ASSERT_EQ(::chmod(journal_.directory().c_str(), mode), 0);
+    const auto opened = Journal::Open(journal_.directory());
+    EXPECT_TRUE(absl::IsFailedPrecondition(opened.status())) << opened.status();
+    EXPECT_THAT(std::string(opened.status().message()),
+                testing::HasSubstr("chmod 700 " + journal_.directory()));
+  }
+  ASSERT_EQ(::chmod(journal_.directory().c_str(), 0755), 0);
+  EXPECT_TRUE(Journal::Open(journal_.directory()).ok());
+}
+
 TEST_F(JournalTest, the_directory_is_for_its_owner_only) {
   struct stat status {};
   ASSERT_EQ(::stat(journal_.directory().c_str(), &status), 0);
