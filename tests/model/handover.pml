@@ -12,6 +12,7 @@
  *     a verdict of the destination that could not be written is kept in its memory (engine/records.h);
  *   - either QEMU killed at any moment (KILLS);
  *   - an operator who has made sure that the other host is dead and says so (OPERATOR).
+ * "reserved" stands for "starting" as well: nothing differs between them but whether QEMU is there yet.
  * What is not: pages and devices (before the image is whole nothing can go wrong that is not a plain
  * give-up), a host's power loss (its guests are lost with it), and an operator who says what is not so.
  *

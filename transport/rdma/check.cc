@@ -172,6 +172,10 @@ RdmaReport ProbeRdma() {
 }
 
 absl::Status RdmaUsable() {
+  // `receive` forks to start QEMUs (hypervisor-glue/qemu/qemu_process.cc), which before Linux 5.12
+  // could take registered memory away from its device. Does nothing on newer kernels.
+  static const int fork_safe = ibv_fork_init();
+  (void)fork_safe;
   const RdmaReport report = ProbeRdma();
   if (report.usable) return absl::OkStatus();
   std::string text = "RDMA cannot be used here";
