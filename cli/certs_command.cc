@@ -9,9 +9,19 @@
 #include "cli/exit_codes.h"
 #include "fmt/format.h"
 #include "transport/control/certificates.h"
+#include "transport/control/revocation.h"
 
 namespace ramferry {
 namespace {
+
+absl::Status Revoke(const CertsArguments& arguments) {
+  for (const std::string& host : arguments.revoked) {
+    RETURN_IF_ERROR(RevokeCertificate(arguments.directory, host));
+    fmt::print("{0}/crl.pem   revokes {0}/{1}.pem: goes to every host\n", arguments.directory,
+               host);
+  }
+  return absl::OkStatus();
+}
 
 absl::Status MakeCertificates(const CertsArguments& arguments) {
   // An authority that is there is used: hosts can be added later.
@@ -41,7 +51,9 @@ absl::Status MakeCertificates(const CertsArguments& arguments) {
 }  // namespace
 
 int CertsCommand(const CertsArguments& arguments) {
-  if (const absl::Status status = MakeCertificates(arguments); !status.ok()) {
+  const absl::Status status =
+      arguments.revoked.empty() ? MakeCertificates(arguments) : Revoke(arguments);
+  if (!status.ok()) {
     fmt::print(stderr, "ramferry: {}\n", Message(status));
     return absl::IsInvalidArgument(status) ? kExitUsage : kExitError;
   }

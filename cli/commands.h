@@ -27,7 +27,8 @@ int CheckCommand(const std::string& guest, const Settings& settings);
 
 struct CertsArguments {
   std::string directory;
-  std::vector<std::string> hosts;  // "NAME" or "NAME=ADDRESS,ADDRESS"
+  std::vector<std::string> hosts;    // "NAME" or "NAME=ADDRESS,ADDRESS"
+  std::vector<std::string> revoked;  // host names
   bool overwrite = false;
 };
 int CertsCommand(const CertsArguments& arguments);

@@ -44,6 +44,8 @@ void AddIdentity(CLI::App* command, Overrides& overrides) {
   overrides.Add(command, "--ca", &Settings::ca, "certificate of the authority (PEM)");
   overrides.Add(command, "--cert", &Settings::certificate, "this host's certificate (PEM)");
   overrides.Add(command, "--key", &Settings::key, "this host's private key (PEM)");
+  overrides.Add(command, "--revocation-list", &Settings::revocation_list,
+                "certificates that count no more (PEM)");
   overrides.Add(command, "--state-dir", &Settings::state_dir, "directory of the journal");
 }
 
@@ -130,6 +132,10 @@ int Run(int argc, char** argv) {
   certifying->add_option("DIRECTORY", certs.directory, "where to put them")->required();
   certifying->add_option("--host", certs.hosts,
                          "NAME or NAME=ADDRESS,NAME,...; may be given again (default: this host)");
+  certifying
+      ->add_option("--revoke", certs.revoked,
+                   "put the certificate of this host on the list crl.pem there; may be given again")
+      ->excludes("--host");
   certifying->add_flag("--overwrite", certs.overwrite, "replace what is there");
   certifying->callback(
       [&] { command = [&certs](const Settings&) { return CertsCommand(certs); }; });

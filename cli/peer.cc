@@ -11,10 +11,12 @@ absl::StatusOr<ControlClientOptions> ReachPeer(const std::string& destination,
   ASSIGN_OR_RETURN(const HostPort peer, ParseHostPort(destination, kDefaultPort));
   ASSIGN_OR_RETURN(Identity identity,
                    LoadIdentity(settings.ca, settings.certificate, settings.key));
-  return ControlClientOptions{.host = peer.host,
-                              .port = peer.port,
-                              .identity = std::move(identity),
-                              .expected_name = server_name};
+  return ControlClientOptions{
+      .host = peer.host,
+      .port = peer.port,
+      .identity = std::move(identity),
+      .policy = {.allowed = settings.send_to, .revocation_list = settings.revocation_list},
+      .expected_name = server_name};
 }
 
 }  // namespace ramferry

@@ -49,13 +49,15 @@ absl::Status Receiver::Listen(const Settings& settings) {
   ASSIGN_OR_RETURN(Identity identity,
                    LoadIdentity(settings.ca, settings.certificate, settings.key));
   ASSIGN_OR_RETURN(listeners_, MakeListeners(settings));
-  ASSIGN_OR_RETURN(server_, ControlServer::Start(
-                                {.address = settings.listen,
-                                 .port = static_cast<uint16_t>(settings.port),
-                                 .identity = std::move(identity),
-                                 .allowed_peers = settings.allow,
-                                 .max_migrations = static_cast<size_t>(settings.max_migrations)},
-                                *this));
+  ASSIGN_OR_RETURN(
+      server_,
+      ControlServer::Start(
+          {.address = settings.listen,
+           .port = static_cast<uint16_t>(settings.port),
+           .identity = std::move(identity),
+           .policy = {.allowed = settings.allow, .revocation_list = settings.revocation_list},
+           .max_migrations = static_cast<size_t>(settings.max_migrations)},
+          *this));
   return absl::OkStatus();
 }
 

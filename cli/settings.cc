@@ -34,6 +34,9 @@ const std::vector<Key>& Keys() {
       {"identity", "ca", &Settings::ca, "Certificate of the authority that vouches for all hosts."},
       {"identity", "certificate", &Settings::certificate, "This host's certificate."},
       {"identity", "key", &Settings::key, "This host's private key."},
+      {"identity", "revocation_list", &Settings::revocation_list,
+       "PEM file of the authority's revocation lists, read again for every connection; \"\": "
+       "none."},
       {"data",
        "encryption",
        &Settings::data_encryption,
@@ -64,6 +67,9 @@ const std::vector<Key>& Keys() {
       {"receive", "max_migrations", &Settings::max_migrations, "Migrations at a time.", 1, 64},
       {"receive", "runtime_dir", &Settings::runtime_dir,
        "QMP sockets and logs of the QEMUs that are started here."},
+      {"migrate", "allow", &Settings::send_to,
+       "Certificate names of the hosts that guests may be sent to; empty: every host of the "
+       "authority."},
       {"migrate", "downtime_ms", &Settings::downtime_ms,
        "The guest is stopped when its predicted downtime is at most this.", 1, 3600000},
       {"migrate", "max_rounds", &Settings::max_rounds,

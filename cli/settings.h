@@ -30,6 +30,7 @@ struct Settings {
   std::string ca = "/etc/ramferry/ca.pem";
   std::string certificate = "/etc/ramferry/host.pem";
   std::string key = "/etc/ramferry/host-key.pem";
+  std::string revocation_list;
 
   std::string data_encryption = "auto";
   std::string transport = "auto";
@@ -44,6 +45,7 @@ struct Settings {
   int64_t max_migrations = 8;
   std::string runtime_dir = "/run/ramferry";
 
+  std::vector<std::string> send_to;
   int64_t downtime_ms = 300;
   int64_t max_rounds = 30;
   std::string if_not_converging = "give-up";

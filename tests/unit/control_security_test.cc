@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "tests/unit/control_relay.h"
 #include "tests/unit/control_site.h"
+#include "transport/control/revocation.h"
 
 namespace ramferry {
 namespace {
@@ -35,10 +36,9 @@ class ControlSecurity : public ::testing::Test {
       return absl::OkStatus();
     };
   }
-  void Start(const Identity& identity, std::vector<std::string> allowed = {}) {
+  void Start(const Identity& identity, PeerPolicy policy = {}) {
     server_ = StartServer(
-        {.address = "127.0.0.1", .identity = identity, .allowed_peers = std::move(allowed)},
-        service_);
+        {.address = "127.0.0.1", .identity = identity, .policy = std::move(policy)}, service_);
     ASSERT_NE(server_, nullptr);
   }
   // The error that every call of this client gets; the service must never have been reached.
@@ -109,7 +109,7 @@ TEST_F(ControlSecurity, an_expired_source_is_refused_and_told_so) {
 }
 
 TEST_F(ControlSecurity, only_hosts_on_the_list_may_come_and_the_others_are_named) {
-  Start(site_.Destination(), {"alpha.example", "delta.example"});
+  Start(site_.Destination(), {.allowed = {"alpha.example", "delta.example"}});
   for (const char* host : {"gamma.example", "alpha.example.evil.example", "ALPHA"}) {
     const absl::Status status = Refusal(site_.Host(host));
     EXPECT_EQ(status.code(), Code::kPermissionDenied);
@@ -123,6 +123,70 @@ TEST_F(ControlSecurity, only_hosts_on_the_list_may_come_and_the_others_are_named
     auto channel = ConnectControl({.host = "localhost", .port = server_->port(), .identity = good});
     EXPECT_TRUE(channel.ok()) << channel.status();
   }
+}
+
+TEST_F(ControlSecurity, guests_go_only_to_hosts_on_the_sources_list) {
+  Start(site_.Destination());
+  ControlClientOptions options = {
+      .host = "localhost", .port = server_->port(), .identity = site_.Host("alpha.example")};
+  options.policy.allowed = {"gamma.example"};
+  const absl::Status status = ConnectControl(options).status();
+  EXPECT_EQ(status.code(), Code::kPermissionDenied) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("the host beta.example is not on the list of those that guests may be"));
+  EXPECT_EQ(AskVerdict(options, kId).status().code(), Code::kPermissionDenied);
+  options.policy.allowed = {"gamma.example", "beta.example"};
+  EXPECT_TRUE(ConnectControl(options).ok());
+}
+
+// And the list counts from the moment that it is there.
+TEST_F(ControlSecurity, a_revoked_source_is_refused_and_told_so) {
+  const std::string list = site_.Path("crl.pem");
+  const Identity alpha = site_.Host("alpha.example");
+  const Identity gamma = site_.Host("gamma.example");
+  ASSERT_TRUE(RevokeCertificate(site_.Path(""), "gamma.example").ok());
+  Start(site_.Destination(), {.revocation_list = list});
+  const auto come = [this](const Identity& identity) {
+    return ConnectControl({.host = "localhost", .port = server_->port(), .identity = identity})
+        .status();
+  };
+  EXPECT_TRUE(come(alpha).ok()) << come(alpha);
+  const absl::Status status = come(gamma);
+  EXPECT_EQ(status.code(), Code::kPermissionDenied) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("host gamma.example: its certificate is revoked"));
+  ASSERT_TRUE(RevokeCertificate(site_.Path(""), "alpha.example").ok());
+  EXPECT_EQ(come(alpha).code(), Code::kPermissionDenied);
+  EXPECT_EQ(come(gamma).code(), Code::kPermissionDenied);
+  EXPECT_TRUE(come(site_.Host("alpha.example")).ok());  // with a new certificate
+}
+
+TEST_F(ControlSecurity, a_revoked_destination_gets_no_guest_and_its_verdict_does_not_count) {
+  Start(site_.Destination());
+  ASSERT_TRUE(RevokeCertificate(site_.Path(""), "beta.example").ok());
+  const ControlClientOptions options = {.host = "localhost",
+                                        .port = server_->port(),
+                                        .identity = site_.Host("alpha.example"),
+                                        .policy = {.revocation_list = site_.Path("crl.pem")}};
+  EXPECT_EQ(ConnectControl(options).status().code(), Code::kPermissionDenied);
+  const auto verdict = AskVerdict(options, kId);
+  EXPECT_EQ(verdict.status().code(), Code::kPermissionDenied);
+  EXPECT_THAT(std::string(verdict.status().message()),
+              HasSubstr("host beta.example: its certificate is revoked"));
+}
+
+TEST_F(ControlSecurity, a_list_that_is_missing_broken_or_anothers_lets_nobody_in) {
+  const Identity alpha = site_.Host("alpha.example");
+  (void)other_site_.Host("alpha.example");
+  ASSERT_TRUE(RevokeCertificate(other_site_.Path(""), "alpha.example").ok());
+  std::ofstream(site_.Path("broken.pem")) << "no list\n";
+  for (const std::string& list :
+       {site_.Path("missing.pem"), site_.Path("broken.pem"), other_site_.Path("crl.pem")}) {
+    const absl::Status status = CheckNotRevoked(alpha.certificate_pem, alpha.ca_pem, list);
+    EXPECT_EQ(status.code(), Code::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(list));
+  }
+  EXPECT_TRUE(CheckNotRevoked(alpha.certificate_pem, alpha.ca_pem, "").ok());
 }
 
 TEST_F(ControlSecurity, a_plaintext_client_never_reaches_the_service) {

@@ -2,20 +2,15 @@
 #include "transport/control/certificates.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <utility>
 
 #include "base/status.h"
-#include "base/unique_fd.h"
-#include "transport/control/openssl_ptr.h"
+#include "transport/control/pem_files.h"
 
 namespace ramferry {
 namespace {
@@ -45,57 +40,6 @@ bool IsHostName(const std::string& name) {
   return name.find("..") == std::string::npos;
 }
 
-absl::Status RefuseExisting(const std::string& path) {
-  if (::access(path.c_str(), F_OK) != 0) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      fmt::format("{} is already there; ask for it to be overwritten, or use another place", path));
-}
-
-// Writes `text` to `path` in one step: a reader sees the old file or the whole new one.
-absl::Status WriteFile(const std::string& path, const std::string& text, mode_t mode,
-                       bool overwrite) {
-  const std::string temporary = fmt::format("{}.{}.new", path, ::getpid());
-  UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.valid()) return ErrnoStatus(errno, "cannot create " + temporary);
-  absl::Status status;
-  const ssize_t written = ::write(fd.get(), text.data(), text.size());
-  if (written != static_cast<ssize_t>(text.size())) {
-    status = ErrnoStatus(written < 0 ? errno : ENOSPC, "cannot write " + temporary);
-  } else if (::fchmod(fd.get(), mode) != 0 || ::fsync(fd.get()) != 0) {
-    status = ErrnoStatus(errno, "cannot finish " + temporary);
-  } else if (overwrite) {
-    if (::rename(temporary.c_str(), path.c_str()) == 0) return absl::OkStatus();
-    status = ErrnoStatus(errno, "cannot write " + path);
-  } else if (::link(temporary.c_str(), path.c_str()) !=
-             0) {  // fails when it is there, unlike rename
-    const int error = errno;
-    status = RefuseExisting(path);
-    if (status.ok()) status = ErrnoStatus(error, "cannot write " + path);
-  }
-  ::unlink(temporary.c_str());
-  return status;
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return ErrnoStatus(errno, "cannot read " + path);
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
-template <class Writer>
-std::string Pem(const Writer& write) {
-  const BioPtr bio(BIO_new(BIO_s_mem()));
-  if (bio == nullptr || write(bio.get()) != 1) return "";
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return {data, static_cast<size_t>(size)};
-}
-
-struct KeyAndCertificate {
-  EvpPkeyPtr key;
-  X509Ptr certificate;
-};
-
 bool AddExtension(X509* certificate, X509* issuer, int nid, const std::string& value) {
   X509V3_CTX context;
   X509V3_set_ctx(&context, issuer, certificate, nullptr, nullptr, 0);
@@ -103,11 +47,12 @@ bool AddExtension(X509* certificate, X509* issuer, int nid, const std::string& v
   return extension != nullptr && X509_add_ext(certificate, extension.get(), -1) == 1;
 }
 
-// A new key, and a certificate for it with everything but its extensions and signature.
-absl::StatusOr<KeyAndCertificate> Unsigned(const std::string& common_name, int days) {
+// A new key, and a certificate (of a host as well) for it with everything but its extensions and
+// signature.
+absl::StatusOr<Authority> Unsigned(const std::string& common_name, int days) {
   ERR_clear_error();
-  KeyAndCertificate made{EvpPkeyPtr(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256")),
-                         X509Ptr(X509_new())};
+  Authority made{EvpPkeyPtr(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256")),
+                 X509Ptr(X509_new())};
   const BignumPtr serial(BN_new());
   X509* x = made.certificate.get();
   // A random serial number of 127 bits: positive, and at most 20 octets (RFC 5280, 4.1.2.2).
@@ -127,42 +72,22 @@ absl::StatusOr<KeyAndCertificate> Unsigned(const std::string& common_name, int d
   return made;
 }
 
-absl::Status WritePair(const KeyAndCertificate& made, const std::string& stem, bool overwrite) {
+absl::Status WritePair(const Authority& made, const std::string& stem, bool overwrite) {
   const std::string certificate =
       Pem([&](BIO* out) { return PEM_write_bio_X509(out, made.certificate.get()); });
   std::string key = Pem([&](BIO* out) {
     return PEM_write_bio_PrivateKey(out, made.key.get(), nullptr, nullptr, 0, nullptr, nullptr);
   });
   if (certificate.empty() || key.empty()) return OpensslError("encode " + stem + ".pem");
-  absl::Status status = WriteFile(stem + "-key.pem", key, 0600, overwrite);
+  absl::Status status = WritePemFile(stem + "-key.pem", key, 0600, overwrite);
   OPENSSL_cleanse(key.data(), key.size());
-  if (status.ok()) status = WriteFile(stem + ".pem", certificate, 0644, overwrite);
+  if (status.ok()) status = WritePemFile(stem + ".pem", certificate, 0644, overwrite);
   return status;
 }
 
 absl::Status CheckDays(int days) {
   if (days != 0 && days >= -kMaxDays && days <= kMaxDays) return absl::OkStatus();
   return absl::InvalidArgumentError(fmt::format("a certificate cannot be valid for {} days", days));
-}
-
-absl::StatusOr<KeyAndCertificate> LoadAuthority(const std::string& directory) {
-  const std::string advice = "; make an authority first (ramferry certs)";
-  auto ca_pem = ReadFile(directory + "/ca.pem");
-  auto key_pem = ReadFile(directory + "/ca-key.pem");
-  for (const auto* file : {&ca_pem, &key_pem}) {
-    if (file->ok()) continue;
-    return absl::Status(file->status().code(), std::string(file->status().message()) + advice);
-  }
-  KeyAndCertificate authority{
-      EvpPkeyPtr(PEM_read_bio_PrivateKey(ReadBio(*key_pem).get(), nullptr, nullptr, nullptr)),
-      ParseCertificate(*ca_pem)};
-  OPENSSL_cleanse(key_pem->data(), key_pem->size());
-  if (authority.certificate == nullptr || authority.key == nullptr ||
-      X509_check_private_key(authority.certificate.get(), authority.key.get()) != 1) {
-    return absl::FailedPreconditionError(fmt::format(
-        "{0}/ca.pem and {0}/ca-key.pem are not an authority's certificate and its key", directory));
-  }
-  return authority;
 }
 
 }  // namespace
@@ -180,7 +105,7 @@ absl::Status CreateAuthority(const AuthorityRequest& request) {
     RETURN_IF_ERROR(RefuseExisting(stem + ".pem"));
     RETURN_IF_ERROR(RefuseExisting(stem + "-key.pem"));
   }
-  ASSIGN_OR_RETURN(KeyAndCertificate made, Unsigned(request.name, request.days));
+  ASSIGN_OR_RETURN(Authority made, Unsigned(request.name, request.days));
   X509* x = made.certificate.get();
   if (X509_set_issuer_name(x, X509_get_subject_name(x)) != 1 ||
       !AddExtension(x, x, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") ||
@@ -213,9 +138,9 @@ absl::Status CreateHostCertificate(const HostCertificateRequest& request) {
     RETURN_IF_ERROR(RefuseExisting(stem + ".pem"));
     RETURN_IF_ERROR(RefuseExisting(stem + "-key.pem"));
   }
-  ASSIGN_OR_RETURN(const KeyAndCertificate authority, LoadAuthority(request.directory));
+  ASSIGN_OR_RETURN(const Authority authority, LoadAuthority(request.directory));
   // A common name holds 64 bytes at most; the names that count are the alternative names.
-  ASSIGN_OR_RETURN(KeyAndCertificate made, Unsigned(request.host.substr(0, 64), request.days));
+  ASSIGN_OR_RETURN(Authority made, Unsigned(request.host.substr(0, 64), request.days));
   X509* x = made.certificate.get();
   X509* ca = authority.certificate.get();
   if (X509_set_issuer_name(x, X509_get_subject_name(ca)) != 1 ||

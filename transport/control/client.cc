@@ -111,6 +111,17 @@ Failure Explain(const grpc::Status& status, const ControlClientOptions& options)
           .groundless = status.error_code() == grpc::StatusCode::UNAVAILABLE};
 }
 
+// What a peer says that may not be dealt with does not count, nor is anything said to it.
+grpc::Status AllowedPeer(const grpc::ClientContext& context, const ControlClientOptions& options) {
+  const absl::Status status =
+      AdmitPeer(*context.auth_context(), options.policy, options.identity.ca_pem,
+                "the list of those that guests may be sent to ([migrate] allow)")
+          .status();
+  return status.ok()
+             ? grpc::Status()
+             : grpc::Status(grpc::StatusCode::PERMISSION_DENIED, std::string(status.message()));
+}
+
 // Calls the first of the peer's addresses that answers; a second time where the first failure was
 // groundless: gRPC 1.51 reads the errno of connect(2) after other calls (tcp_client_posix.cc), and
 // takes what they left for its result: "No such file or directory" when absl::Mutex, which has to
@@ -152,11 +163,11 @@ class ClientStream : public grpc::ClientBidiReactor<v1::Frame, v1::Frame>, publi
     WaitEnded(Deadline::max());  // nothing of it depends on the peer any more
   }
 
-  // OK when the destination took the migration; its status otherwise.
-  grpc::Status WaitAccepted(Deadline deadline) {
+  // OK when the destination took the migration, and may have it; its status otherwise.
+  grpc::Status WaitAccepted(Deadline deadline, const ControlClientOptions& options) {
     std::unique_lock lock(mutex_);
     answered_.wait_until(lock, deadline, [this] { return accepted_ || done_; });
-    if (accepted_) return {};
+    if (accepted_) return AllowedPeer(context_, options);
     if (done_ && !status_.ok()) return status_;
     if (done_) return {grpc::StatusCode::UNIMPLEMENTED, "it does not take migrations"};
     return {grpc::StatusCode::DEADLINE_EXCEEDED, "it has not answered in time"};
@@ -221,7 +232,8 @@ absl::StatusOr<Reply> Call(const ControlClientOptions& options, const std::strin
     const auto stub = v1::Control::NewStub(MakeChannel(options, address));
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + (deadline - Clock::now()));
-    return (stub.get()->*method)(&context, request, &reply);
+    const grpc::Status status = (stub.get()->*method)(&context, request, &reply);
+    return status.ok() ? AllowedPeer(context, options) : status;
   }));
   return reply;
 }
@@ -235,7 +247,7 @@ absl::StatusOr<std::unique_ptr<ControlChannel>> ConnectControl(
   std::unique_ptr<ClientStream> stream;
   RETURN_IF_ERROR(CallPeer(options, deadline, [&](const std::string& address) {
     stream = std::make_unique<ClientStream>(options, address);
-    grpc::Status accepted = stream->WaitAccepted(deadline);
+    grpc::Status accepted = stream->WaitAccepted(deadline, options);
     if (!accepted.ok()) {
       stream->Cancel();
       stream.reset();

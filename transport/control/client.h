@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "transport/control/certificates.h"
+#include "transport/control/peer_policy.h"
 #include "transport/control_channel.h"
 
 namespace ramferry {
@@ -28,6 +29,7 @@ struct ControlClientOptions {
   std::string host;  // DNS name, IPv4 or IPv6 address (without brackets)
   uint16_t port = 0;
   Identity identity;
+  PeerPolicy policy;  // who may be called: besides the name, which must be its own
   // To have the migration accepted, and for each question: name look-up, TCP, TLS and answer.
   std::chrono::milliseconds connect_timeout{10'000};
   // What the destination's certificate must say instead of `host`; for tests only.

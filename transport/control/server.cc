@@ -82,7 +82,8 @@ class Server : public ControlServer, private v1::Control::CallbackService {
  public:
   Server(const ControlServerOptions& options, ControlService& service)
       : service_(service),
-        allowed_peers_(options.allowed_peers),
+        policy_(options.policy),
+        ca_pem_(options.identity.ca_pem),
         max_migrations_(options.max_migrations) {}
   ~Server() override {
     while (!Stop(In(seconds(60))).ok()) {
@@ -115,7 +116,8 @@ class Server : public ControlServer, private v1::Control::CallbackService {
   std::list<Migration> TakeFinished();  // lock held; their threads are to be joined without it
 
   ControlService& service_;
-  const std::vector<std::string> allowed_peers_;
+  const PeerPolicy policy_;
+  const std::string ca_pem_;
   const size_t max_migrations_;
   uint16_t port_ = 0;
   std::unique_ptr<grpc::Server> server_;
@@ -157,20 +159,9 @@ absl::Status Server::Listen(const ControlServerOptions& options) {
 }
 
 absl::StatusOr<std::string> Server::Admit(const grpc::CallbackServerContext& context) const {
-  const std::vector<std::string> names = NamesOfPeer(*context.auth_context());
-  if (names.empty()) {
-    return absl::PermissionDeniedError("the certificate of the caller has no name in it");
-  }
-  if (allowed_peers_.empty()) return names.front();
-  for (const std::string& name : names) {
-    if (std::find(allowed_peers_.begin(), allowed_peers_.end(), name) != allowed_peers_.end()) {
-      return name;
-    }
-  }
-  return absl::PermissionDeniedError(fmt::format(
-      "the host {} is not on the list of those that may send guests here; its name must "
-      "be added to this destination's allow-list",
-      names.front()));
+  return AdmitPeer(*context.auth_context(), policy_, ca_pem_,
+                   "the list of those that may send guests here; its name must be added to this "
+                   "destination's allow-list");
 }
 
 grpc::ServerBidiReactor<v1::Frame, v1::Frame>* Server::Migrate(

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "base/deadline.h"
 #include "transport/control/certificates.h"
+#include "transport/control/peer_policy.h"
 #include "transport/control_channel.h"
 
 namespace ramferry {
@@ -45,8 +46,7 @@ struct ControlServerOptions {
   std::string address = "::";  // IPv4 or IPv6 address or host name; "::": all, IPv4 too
   uint16_t port = 0;           // 0: any free one
   Identity identity;
-  // DNS names of certificates that may come, exactly; empty: everyone the authority vouches for.
-  std::vector<std::string> allowed_peers;
+  PeerPolicy policy;          // who may come
   size_t max_migrations = 8;  // at a time; more are refused with the reason
 };
 
