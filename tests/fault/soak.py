@@ -9,6 +9,8 @@ Prints the seed first, what was done to each attempt, and the number of moves at
 import argparse
 import collections
 import random
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,6 +57,7 @@ def main():
     parser.add_argument("moves", type=int)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and cleans up
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ramferry-soak-") as directory:
         certificates = make_site_certificates(Path(directory) / "certificates")
