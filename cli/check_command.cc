@@ -5,11 +5,11 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
+#include "cli/peer.h"
 #include "engine/journal.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_source.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
-#include "transport/control/certificates.h"
 #ifdef RAMFERRY_RDMA
 #include "transport/rdma/check.h"
 #endif
@@ -73,7 +73,7 @@ int CheckCommand(const std::string& guest, const Settings& settings) {
   findings.Add("dirty-page tracking", tracking.status(),
                tracking.ok() ? tracking->description : "");
   findings.Add("rights", CheckRights(), "root");
-  const auto identity = LoadIdentity(settings.ca, settings.certificate, settings.key);
+  const auto identity = LoadOwnIdentity(settings);
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);

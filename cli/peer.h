@@ -9,6 +9,10 @@
 
 namespace ramferry {
 
+// This host's identity, read and checked: also that its own authority has not revoked it, and that
+// the revocation list (if the settings name one) can be used.
+[[nodiscard]] absl::StatusOr<Identity> LoadOwnIdentity(const Settings& settings);
+
 // Options for the control channel to `destination` (HOST[:PORT]), this host's identity read.
 [[nodiscard]] absl::StatusOr<ControlClientOptions> ReachPeer(const std::string& destination,
                                                              const Settings& settings,

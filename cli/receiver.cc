@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "base/status.h"
+#include "cli/peer.h"
 #include "cli/recovery.h"
 #include "cli/transports.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/guest_definition.h"
-#include "transport/control/certificates.h"
 
 namespace ramferry {
 namespace {
@@ -46,8 +46,7 @@ absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settin
 }
 
 absl::Status Receiver::Listen(const Settings& settings) {
-  ASSIGN_OR_RETURN(Identity identity,
-                   LoadIdentity(settings.ca, settings.certificate, settings.key));
+  ASSIGN_OR_RETURN(Identity identity, LoadOwnIdentity(settings));
   ASSIGN_OR_RETURN(listeners_, MakeListeners(settings));
   ASSIGN_OR_RETURN(
       server_,

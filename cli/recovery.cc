@@ -54,9 +54,11 @@ absl::StatusOr<std::string> LetGo(const JournalEntry& entry, const Journal& jour
 // Whoever owns it by the destination's word; a person's word counts only where that has none.
 absl::StatusOr<std::string> SettleHandOver(const JournalEntry& entry, Resolution resolution,
                                            const Settings& settings, const Journal& journal) {
-  ASSIGN_OR_RETURN(const ControlClientOptions peer,
-                   ReachPeer(entry.peer, settings, entry.server_name));
-  const auto verdict = AskVerdict(peer, entry.migration_id);
+  // Where it cannot even be called (this host's certificate has expired, say), a person's word must
+  // still do.
+  const auto peer = ReachPeer(entry.peer, settings, entry.server_name);
+  const auto verdict =
+      peer.ok() ? AskVerdict(*peer, entry.migration_id) : absl::StatusOr<Verdict>(peer.status());
   const bool owned = verdict.ok() && *verdict == Verdict::kOwned;
   const bool released = verdict.ok() && *verdict == Verdict::kReleased;
   if (verdict.ok() && *verdict == Verdict::kUndecided) {

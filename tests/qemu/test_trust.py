@@ -1,6 +1,8 @@
 """Who may send guests to whom, as operators say it: by names, and by a list of revoked certificates."""
 import shutil
 
+import pytest
+
 from tests.harness import leaks, ramferry
 from tests.harness.site import make_site_certificates
 from .guests import assert_moved, assert_untouched, source_and_target
@@ -42,6 +44,13 @@ def test_revoked_host_is_refused_at_once_and_comes_again_with_a_new_certificate(
             assert ramferry.run(*make_again).returncode == 0
             counters = source.counters()
             assert_moved(site.migrate(source, receiver), source, target, counters)
+
+
+def test_list_that_cannot_be_used_ends_receive_at_once_with_the_reason(site, tmp_path):
+    with pytest.raises(RuntimeError, match="this host: whether its certificate is revoked cannot be told: .*missing"):
+        with site.receiver('name = "guest"\nargv = ["qemu-system-x86_64"]\n',
+                           arguments=("--revocation-list", tmp_path / "missing.pem")):
+            pass
 
 
 def test_guest_is_sent_only_to_hosts_on_the_sources_list(site, tmp_path):

@@ -149,8 +149,20 @@ TEST_F(Recovery, qemu_that_has_ended_on_the_source_is_no_longer_waited_for) {
 
 TEST_F(Recovery, doubt_stays_when_the_other_host_cannot_be_asked) {
   const JournalEntry entry = Entry(Role::kSource, Phase::kHandingOver);
-  EXPECT_FALSE(Settle(entry).ok());
+  const auto done = Settle(entry);
+  EXPECT_TRUE(absl::IsFailedPrecondition(done.status())) << done.status();
+  EXPECT_THAT(std::string(done.status().message()), HasSubstr("--run-here"));
   EXPECT_TRUE(Kept(entry));
+}
+
+// Here this host has not even a certificate to ask with.
+TEST_F(Recovery, a_persons_word_ends_the_doubt_when_the_other_host_cannot_be_asked) {
+  for (const Resolution word : {Resolution::kRunHere, Resolution::kDiscardHere}) {
+    const JournalEntry entry = Entry(Role::kSource, Phase::kHandingOver);
+    const auto done = Settle(entry, word);
+    EXPECT_TRUE(done.ok()) << done.status();
+    EXPECT_FALSE(Kept(entry));
+  }
 }
 
 TEST_F(Recovery, reservation_that_was_broken_off_leaves_nothing) {
