@@ -1,4 +1,7 @@
 // `ramferry migrate GUEST DESTINATION`.
+#include <unistd.h>
+
+#include <atomic>
 #include <memory>
 
 #include "base/cancellation.h"
@@ -66,7 +69,14 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
 
   Cancellation cancel;
   ProgressDisplay display;
-  const SignalWatch signals([&cancel, &display](int /*signal*/, int /*count*/) {
+  // While it holds, nothing has been touched, and the next step may take as long as a network that
+  // does not answer: leaving is all that a cancellation needs. Whoever takes it away goes on.
+  std::atomic<bool> may_leave{false};
+  const SignalWatch signals([&](int /*signal*/, int /*count*/) {
+    if (may_leave.exchange(false)) {
+      fmt::print(stderr, "\ninterrupted before anything was touched\n");
+      ::_exit(kExitCancelled);
+    }
     if (SourceOwns(display.stage())) {
       cancel.Request("interrupted");
     } else {
@@ -76,6 +86,7 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
 
   const std::string locator = "qemu:" + qmp_path;
   RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
+  may_leave = !cancel.requested();
   ASSIGN_OR_RETURN(auto guest, QemuSource::Attach(qmp_path));
   ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings, cancel));
   ASSIGN_OR_RETURN(auto control, ConnectControl(peer));
@@ -95,6 +106,7 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
        .observer = display,
        .cancel = cancel,
        .options = settings.migration_options()});
+  if (!may_leave.exchange(false) && !cancel.requested()) ::pause();  // leaving already
   const MigrationReport report = migration.Run();
 
   if (!report.rounds.empty()) fmt::print("{}", FormatReport(report));

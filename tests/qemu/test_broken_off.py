@@ -1,5 +1,6 @@
 """A migration that is cancelled, or that fails, in any stage leaves the source as it was; the next one succeeds."""
 import signal
+import socket
 import time
 
 import pytest
@@ -65,6 +66,23 @@ def test_cancelled_while_the_destination_reserves_the_source_runs_as_before(site
             assert_gone(target)
             wait_until(lambda: not site.leftovers_in_journals(), "clean journals", seconds=10)
         assert_next_attempt_succeeds(site, source, target)
+
+
+def test_cancelled_while_the_destination_does_not_answer_nothing_was_touched(site):
+    with Qemu("guest", kernel=TESTGUEST, append=BUSY) as source, socket.create_server(("127.0.0.1", 0)) as deaf:
+        source.wait_running()
+        before = leaks.snapshot(source)
+
+        class Deaf:
+            port = deaf.getsockname()[1]
+
+        moving = site.start_migrate(source, Deaf)
+        connection, _ = deaf.accept()
+        with connection:
+            moving.process.send_signal(signal.SIGINT)
+            result = moving.wait(60)
+        assert result.exit_code == 130 and "before anything was touched" in result.stderr, result.stderr
+        assert_untouched(source, before)
 
 
 def freeze_destination_while_copying(source, target):
