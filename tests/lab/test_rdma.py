@@ -22,7 +22,9 @@ def _skip_where_the_lab_cannot_be(scenarios):
                     "was not built")
     try:
         for scenario in scenarios:
-            images.kernel(scenario.kernel, images.root_image(scenario.packages))
+            images.kernel(scenario.kernel, scenario.root_image())
+            if scenario.xen:
+                images.hypervisor()
     except LabError as error:
         pytest.skip(f"the lab's images cannot be made: {error}")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
-MODULES = ["virtio_pci", "virtio_net", "virtio_blk"]
+MODULES = ["virtio_pci", "virtio_net", "virtio_blk", "xen_netfront"]
 PAGE = b"<html><body>ramferry linux guest</body></html>\n"
 
 

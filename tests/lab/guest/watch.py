@@ -1,4 +1,4 @@
-"""Looks at the test guest of this host through its memory file, as one long-lived process: starting
+"""Looks at the test guest of this host through its memory file (or as xen:NAME through Xen), as one long-lived process: starting
 Python anew for every look takes an emulated host more than a second.
 
     watch.py FILE running        waits until the guest has filled its memory
@@ -28,8 +28,15 @@ def wait(memory, condition, what):
     sys.exit(f"waited {_PATIENCE} s in vain for the test guest {what}")
 
 
+def memory_of(guest):
+    if not guest.startswith("xen:"):
+        return mailbox.MemoryFile(guest)
+    from xen_memory import XenMemory
+    return XenMemory(guest.removeprefix("xen:"))
+
+
 def main():
-    memory, command = mailbox.MemoryFile(sys.argv[1]), sys.argv[2]
+    memory, command = memory_of(sys.argv[1]), sys.argv[2]
     if command == "running":
         wait(memory, lambda now: now["state"] == mailbox.RUNNING, "to run")
     elif command == "counter":

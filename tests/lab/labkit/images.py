@@ -105,6 +105,22 @@ def root_image(extra_packages=()):
     return final
 
 
+def hypervisor():
+    """Debian's Xen, unpacked for a multiboot loader."""
+    with _building(f"xen-{packages.XEN_VERSION}-{_digest()}") as (final, scratch):
+        if scratch:
+            package = f"xen-hypervisor-{packages.XEN_VERSION}-amd64"
+            _say(f"downloading {package}")
+            deb = packages.download_alone(package, scratch)
+            (scratch / "tree").mkdir()
+            packages.unpack(deb, scratch / "tree")
+            with gzip.open(next((scratch / "tree/boot").glob("xen-*.gz"))) as packed:
+                (scratch / "xen").write_bytes(packed.read())
+            shutil.rmtree(scratch / "tree")
+            deb.unlink()
+    return final / "xen"
+
+
 @dataclasses.dataclass
 class Kernel:
     release: str

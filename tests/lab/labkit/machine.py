@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 
-from . import LabError
+from . import LabError, images
 
 _PR_SET_PDEATHSIG = 1
 
@@ -17,9 +17,22 @@ _PR_SET_PDEATHSIG = 1
 # without. pclmulqdq: emulated, it is slower than the tables that compute CRCs otherwise.
 _EMULATED_CPU = "max,la57=off,cx16=off,erms=off,fsrm=off,pclmulqdq=off"
 
+# What Xen and its guests survive of the emulated CPU. smap: dom0 dies early otherwise. rdtscp: PVH guests crash.
+_XEN_CPU = "max,smap=off,la57=off,pku=off,rdtscp=off,erms=off,fsrm=off"
+# eager-fpu: otherwise FPU and SSE registers of dom0 are silently corrupted once a guest runs.
+_XEN_ARGUMENTS = "console=com1 com1=115200,8n1 dom0_mem=560M,max:560M dom0_max_vcpus=1 spec-ctrl=eager-fpu"
+
 
 def _die_with_parent():
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _boot(xen, kernel, append):
+    if not xen:
+        return "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", append
+    # Multiboot: the modules are separated by commas, each with its own command line.
+    return ("-kernel", str(images.hypervisor()), "-append", _XEN_ARGUMENTS,
+            "-initrd", f"{kernel.vmlinuz} {append},{kernel.initramfs}")
 
 
 class Machine:
@@ -32,16 +45,16 @@ class Machine:
         program = shutil.which("qemu-system-x86_64")
         if not program:
             raise LabError("qemu-system-x86_64 is not installed: apt-get install qemu-system-x86")
-        append = (f"console=ttyS0 quiet panic=-1 lab.host={name} lab.index={index} "
+        append = (f"console={'hvc0' if scenario.xen else 'ttyS0'} quiet panic=-1 lab.host={name} lab.index={index} "
                   f"lab.mtu={scenario.mtu} lab.rdma={int(scenario.rdma)} lab.hosts={scenario.hosts} {scenario.kernel_arguments}")
-        accelerate = {"tcg": ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", _EMULATED_CPU],
+        accelerate = {"tcg": ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", _XEN_CPU if scenario.xen else _EMULATED_CPU],
                       "kvm": ["-accel", "kvm", "-cpu", "host"]}[accelerator]
         self._command = [
             program, *accelerate, "-name", f"ramferry-lab-{name}", "-m", scenario.memory,
             "-smp", str(scenario.cpus), "-nodefaults", "-no-reboot", "-display", "none",
             "-serial", f"file:{self.console}",
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
-            "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", append,
+            *_boot(scenario.xen, kernel, append),
             "-drive", f"file={root}/root.ext4,format=raw,if=virtio,snapshot=on",
             "-drive", f"file={kernel.modules},format=raw,if=virtio,readonly=on",
             "-virtfs", f"local,path={shared},mount_tag=host,security_model=none,multidevs=remap",

@@ -19,6 +19,10 @@ BASE_PACKAGES = (
     "qemu-system-x86 python3"
 ).split()
 
+# Added where the machines run Xen: a dom0's tools.
+XEN_VERSION = "4.17"
+XEN_PACKAGES = [f"xen-utils-{XEN_VERSION}", "xen-utils-common", "xenstore-utils"]
+
 _SKIPPED = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info")
 
 

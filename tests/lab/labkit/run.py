@@ -4,11 +4,12 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import time
 import tomllib
 
-from . import LabError, images, payload
+from . import LabError, images, packages, payload
 from .machine import Machine
 
 LAB = pathlib.Path(__file__).resolve().parent.parent
@@ -33,11 +34,16 @@ class Scenario:
     rdma: bool = True  # soft-RoCE on the cable before the scripts start
     nics: int = 1  # cables between the hosts: 10.9.0.0/24, 10.9.1.0/24 and so on
     timeout: int = 300  # of this scenario, booting included
+    xen: bool = False  # the machines run Xen, the scripts its dom0; `memory` is of both together
     ends_host: bool = False  # nothing can run on the same machines afterwards (a power cut)
     packages: list = dataclasses.field(default_factory=list)  # Debian packages besides the usual
     programs: list = dataclasses.field(default_factory=list)  # of this build, below --build-dir
+    linux_guest: bool = False  # /host/linux/vmlinuz and initrd.img: tests/guests/linux
     files: list = dataclasses.field(default_factory=list)  # of the source tree, to /host/files
     kernel_arguments: str = ""
+
+    def root_image(self):
+        return images.root_image([*self.packages, *(packages.XEN_PACKAGES if self.xen else ())])
 
 
 def scenarios():
@@ -60,7 +66,7 @@ def load(name):
 def _together(scenario):
     """What two scenarios must have in common to run on the same machines."""
     return (scenario.kernel, scenario.hosts, scenario.cpus, scenario.mtu, scenario.rdma, scenario.nics,
-            scenario.kernel_arguments, tuple(sorted(scenario.packages)))
+            scenario.xen, scenario.kernel_arguments, tuple(sorted(scenario.packages)))
 
 
 def groups(scenarios_to_run):
@@ -130,7 +136,7 @@ def _judge(name, told, results):
 def _boot(group, build_directory, results, accelerator):
     """One life of the machines: scenario -> host -> (exit code, what happened in words), as far as they
     came, the first failure last; the hosts whose kernel panicked; the kernel's release."""
-    root = images.root_image(group[0].packages)
+    root = group[0].root_image()
     kernel = images.kernel(group[0].kernel, root)
     machine_like = dataclasses.replace(
         group[0], memory=f"{max(_megabytes(scenario.memory) for scenario in group)}M")
@@ -163,9 +169,23 @@ def _prepare(shared, group, root, build_directory):
                 shutil.copytree(source, place / "files" / source.name)
             else:
                 shutil.copy(source, place / "files")
+    if any(scenario.linux_guest for scenario in group):
+        (shared / "linux").mkdir()
+        guest = _linux_guest()
+        shutil.copy(guest.kernel, shared / "linux/vmlinuz")
+        shutil.copy(guest.initrd, shared / "linux/initrd.img")
     programs = sorted({path for scenario in group for path in scenario.programs})
     payload.stage([build_directory / path for path in programs], root / "tree", shared)
     (shared / "plan").write_text("".join(f"{scenario.name}\n" for scenario in group))
+
+
+def _linux_guest():
+    sys.path.append(str(LAB.parent.parent))
+    from tests.guests.linux import build
+    try:
+        return build.build()
+    except build.CannotBuild as error:
+        raise LabError(f"the Linux guest cannot be made: {error}") from None
 
 
 def _drive(shared, group, machine_like, root, kernel, accelerator):
