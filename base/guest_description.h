@@ -32,6 +32,9 @@ struct GuestDescription {
   bool running = true;  // false: it was paused by its owner and must stay so
   std::vector<RegionDescription> regions;
   std::vector<DiskDescription> disks;
+  // What the hypervisor's glue on the other side needs besides, in its own words: Xen's
+  // hypervisor-glue/xen/blueprint.h; empty for QEMU.
+  std::string blueprint;
 
   friend bool operator==(const GuestDescription&, const GuestDescription&) = default;
 };

@@ -22,6 +22,7 @@ void ToWire(const GuestDescription& guest, v1::Guest& wire) {
   wire.set_machine(guest.machine);
   wire.set_vcpus(guest.vcpus);
   wire.set_running(guest.running);
+  wire.set_blueprint(guest.blueprint);
   for (const RegionDescription& region : guest.regions) {
     v1::Region& out = *wire.add_regions();
     out.set_name(region.name);
@@ -156,6 +157,7 @@ GuestDescription FromWire(const v1::Guest& wire) {
                            .shareable = disk.shareable(),
                            .local_identity = disk.local_identity()});
   }
+  guest.blueprint = wire.blueprint();
   return guest;
 }
 

@@ -75,6 +75,7 @@ absl::Status CheckGuest(const GuestDescription& guest) {
   RETURN_IF_ERROR(CheckNeededName("hypervisor", guest.hypervisor));
   RETURN_IF_ERROR(CheckName("hypervisor version", guest.hypervisor_version));
   RETURN_IF_ERROR(CheckName("machine", guest.machine));
+  RETURN_IF_ERROR(CheckText("blueprint", guest.blueprint, kMaxBlueprintBytes));
   if (guest.vcpus > kMaxVcpus) return Bad("{} vcpus, at most {} allowed", guest.vcpus, kMaxVcpus);
   if (guest.regions.empty()) return Bad("the guest has no memory region");
   if (guest.regions.size() > kMaxRegions) {

@@ -25,6 +25,7 @@ inline constexpr size_t kMaxChannels = 64;
 inline constexpr size_t kMaxOtherAddresses = 15;
 inline constexpr size_t kMaxTransports = 16;
 inline constexpr size_t kMaxDisks = 64;
+inline constexpr size_t kMaxBlueprintBytes = 512 << 10;
 inline constexpr uint32_t kMaxVcpus = 65536;
 inline constexpr int kMaxNumaNodes = 1024;
 inline constexpr size_t kTokenBytes = 32;

@@ -261,7 +261,13 @@ absl::StatusOr<std::unique_ptr<ChannelReceiver>> RdmaListener::Expect(
     std::span<const MappedRegion> regions, size_t channels) {
   RETURN_IF_ERROR(RdmaUsable());
   ByteCount size;
-  for (const MappedRegion& region : regions) size += region.description.size;
+  for (const MappedRegion& region : regions) {
+    if (!region.can_register) {
+      return absl::FailedPreconditionError(
+          "the memory of this guest cannot be registered with an RDMA device here (a Xen domain)");
+    }
+    size += region.description.size;
+  }
   const bool limited = options_.pin_budget.value() != 0;
   RETURN_IF_ERROR(CheckPinLimit(limited ? std::min(options_.pin_budget, size) : size));
   return RdmaReceiver::Listen(options_, regions, channels);
