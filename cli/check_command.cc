@@ -5,10 +5,10 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
+#include "cli/guests.h"
 #include "cli/peer.h"
 #include "engine/journal.h"
 #include "fmt/format.h"
-#include "hypervisor-glue/qemu/qemu_source.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
 #ifdef RAMFERRY_RDMA
 #include "transport/rdma/check.h"
@@ -69,9 +69,12 @@ void CheckRdma(Findings& findings) {
 
 int CheckCommand(const std::string& guest, const Settings& settings) {
   Findings findings;
-  const auto tracking = ChooseTracking();
-  findings.Add("dirty-page tracking", tracking.status(),
-               tracking.ok() ? tracking->description : "");
+  // Xen tracks its domains itself; what it cannot track is the guest's own finding.
+  if (!guest.starts_with("xen:")) {
+    const auto tracking = ChooseTracking();
+    findings.Add("dirty-page tracking", tracking.status(),
+                 tracking.ok() ? tracking->description : "");
+  }
   findings.Add("rights", CheckRights(), "root");
   const auto identity = LoadOwnIdentity(settings);
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
@@ -79,19 +82,9 @@ int CheckCommand(const std::string& guest, const Settings& settings) {
   findings.Add("state directory", journal.status(), settings.state_dir);
   CheckRdma(findings);
   if (!guest.empty()) {
-    const std::string path = guest.starts_with("qemu:") ? guest.substr(5) : guest;
-    const auto attached = QemuSource::Attach(path);
-    findings.Add(
-        "guest", attached.status(),
-        attached.ok()
-            ? fmt::format("{}: {}, QEMU {}, {} vCPUs, {} memory backend(s){}",
-                          (*attached)->description().name, (*attached)->description().machine,
-                          (*attached)->description().hypervisor_version,
-                          (*attached)->description().vcpus, (*attached)->regions().size(),
-                          (*attached)->inventory().has_direct_disk()
-                              ? ", direct-I/O disk: paused about 1 ms a round"
-                              : "")
-            : "");
+    const auto locator = LocatorOf(guest);
+    const auto attached = locator.ok() ? AttachGuest(*locator) : locator.status();
+    findings.Add("guest", attached.status(), attached.ok() ? attached->summary : "");
   }
   return findings.failed() ? kExitRefused : kExitOk;
 }

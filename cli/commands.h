@@ -10,7 +10,7 @@
 namespace ramferry {
 
 struct MigrateArguments {
-  std::string guest;        // "qemu:PATH", or the path of a QMP socket
+  std::string guest;        // "qemu:PATH", the path of a QMP socket, or "xen:NAME"
   std::string destination;  // HOST[:PORT]
   std::string json;         // file for the report; empty: none
   std::string server_name;  // what the destination's certificate must say; empty: the host named

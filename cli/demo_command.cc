@@ -16,6 +16,7 @@
 #include "cli/receiver.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_process.h"
+#include "hypervisor-glue/qemu/qmp_client.h"
 #include "hypervisor-glue/tracking/memory_file.h"
 #include "tests/guests/testguest/mailbox.h"
 #include "transport/control/certificates.h"

@@ -65,7 +65,9 @@ int Run(int argc, char** argv) {
 
   MigrateArguments migrate;
   CLI::App* migrating = app.add_subcommand("migrate", "Move a running guest to another host");
-  migrating->add_option("GUEST", migrate.guest, "qemu:PATH of its QMP socket")->required();
+  migrating
+      ->add_option("GUEST", migrate.guest, "qemu:PATH of its QMP socket, or xen:NAME of a domain")
+      ->required();
   migrating->add_option("DESTINATION", migrate.destination, "HOST[:PORT] of a `ramferry receive`")
       ->required();
   migrating->add_option("--json", migrate.json, "write the report as JSON to this file");
@@ -103,6 +105,7 @@ int Run(int argc, char** argv) {
   overrides.Add(receiving, "--guest", &Settings::guests, "guest definition; may be given again");
   overrides.Add(receiving, "--qmp", &Settings::qmp,
                 "QMP socket of a QEMU started with -incoming defer -S");
+  overrides.AddFlag(receiving, "--xen", &Settings::xen, "take Xen domains (in a dom0)");
   overrides.Add(receiving, "--allow", &Settings::allow,
                 "certificate name of a host that may send; may be given again");
   overrides.Add(receiving, "--runtime-dir", &Settings::runtime_dir,
@@ -120,7 +123,7 @@ int Run(int argc, char** argv) {
   std::string checked;
   CLI::App* checking =
       app.add_subcommand("check", "Say what on this host, or in a guest, would refuse a migration");
-  checking->add_option("GUEST", checked, "qemu:PATH of its QMP socket");
+  checking->add_option("GUEST", checked, "qemu:PATH of its QMP socket, or xen:NAME of a domain");
   AddIdentity(checking, overrides);
   checking->callback([&] {
     command = [&checked](const Settings& settings) { return CheckCommand(checked, settings); };

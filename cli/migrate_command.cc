@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
+#include "cli/guests.h"
 #include "cli/peer.h"
 #include "cli/progress.h"
 #include "cli/recovery.h"
@@ -17,19 +18,10 @@
 #include "cli/transports.h"
 #include "engine/source_migration.h"
 #include "fmt/format.h"
-#include "hypervisor-glue/qemu/qemu_source.h"
 #include "transport/control/client.h"
 
 namespace ramferry {
 namespace {
-
-// "qemu:PATH" or a path; another prefix is a kind of guest that this build cannot move.
-absl::StatusOr<std::string> QmpPathOf(const std::string& guest) {
-  if (guest.starts_with("qemu:")) return guest.substr(5);
-  if (guest.starts_with('/') || guest.starts_with('.')) return guest;
-  return absl::InvalidArgumentError(fmt::format(
-      "'{}' is no guest: give the path of its QMP socket, as in qemu:/run/web1.qmp", guest));
-}
 
 // A ramferry that was killed over this very guest left something to settle first.
 absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
@@ -62,7 +54,7 @@ int Fail(const absl::Status& status) {
 }
 
 absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& settings) {
-  ASSIGN_OR_RETURN(const std::string qmp_path, QmpPathOf(arguments.guest));
+  ASSIGN_OR_RETURN(const std::string locator, LocatorOf(arguments.guest));
   ASSIGN_OR_RETURN(const ControlClientOptions peer,
                    ReachPeer(arguments.destination, settings, arguments.server_name));
   ASSIGN_OR_RETURN(const Journal journal, Journal::Open(settings.state_dir));
@@ -84,17 +76,16 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
     }
   });
 
-  const std::string locator = "qemu:" + qmp_path;
   RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
   may_leave = !cancel.requested();
-  ASSIGN_OR_RETURN(auto guest, QemuSource::Attach(qmp_path));
+  ASSIGN_OR_RETURN(const AttachedGuest attached, AttachGuest(locator));
   ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings, cancel));
   ASSIGN_OR_RETURN(auto control, ConnectControl(peer));
   std::vector<ChannelConnector*> in_order;
   in_order.reserve(connectors.size());
   for (const auto& connector : connectors) in_order.push_back(connector.get());
   SourceMigration migration(
-      {.guest = *guest,
+      {.guest = *attached.guest,
        .locator = locator,
        .control = *control,
        .destination = arguments.destination,

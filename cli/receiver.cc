@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "base/status.h"
+#include "cli/guests.h"
 #include "cli/peer.h"
 #include "cli/recovery.h"
 #include "cli/transports.h"
 #include "fmt/format.h"
-#include "hypervisor-glue/qemu/guest_definition.h"
 
 namespace ramferry {
 namespace {
@@ -26,17 +26,7 @@ constexpr std::chrono::milliseconds kSettlingStep{10};
 
 absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,
                                                           DestinationObserver& observer) {
-  QemuHostOptions host{.qmp_path = settings.qmp, .runtime_directory = settings.runtime_dir};
-  for (const std::string& path : settings.guests) {
-    ASSIGN_OR_RETURN(GuestDefinition definition, LoadGuestDefinition(path));
-    host.guests.push_back(std::move(definition));
-  }
-  if (host.qmp_path.empty() && host.guests.empty()) {
-    return absl::InvalidArgumentError(
-        "there is nothing for a guest to come to: give --guest DEFINITION.toml (a QEMU to start), "
-        "or "
-        "--qmp SOCKET of one that was started with -incoming defer");
-  }
+  ASSIGN_OR_RETURN(auto host, MakeHost(settings));
   ASSIGN_OR_RETURN(Journal journal, Journal::Open(settings.state_dir));
   std::unique_ptr<Receiver> receiver(
       new Receiver(settings, std::move(journal), std::move(host), observer));
@@ -106,7 +96,7 @@ void Receiver::Serve(ControlChannel& channel) {
   records_.WriteDown();  // there may be room again
   std::vector<ChannelListener*> listeners;
   for (const auto& listener : listeners_) listeners.push_back(listener.get());
-  DestinationMigration migration({.host = host_,
+  DestinationMigration migration({.host = *host_,
                                   .listeners = std::move(listeners),
                                   .journal = journal_,
                                   .observer = observer_,

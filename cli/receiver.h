@@ -16,7 +16,7 @@
 #include "engine/destination_migration.h"
 #include "engine/journal.h"
 #include "engine/records.h"
-#include "hypervisor-glue/qemu/qemu_destination.h"
+#include "hypervisor-glue/guest.h"
 #include "transport/control/server.h"
 
 namespace ramferry {
@@ -42,7 +42,7 @@ class Receiver : public ControlService {
   absl::Status Confirm(const std::string& migration_id, const std::string& peer_name) override;
 
  private:
-  Receiver(const Settings& settings, Journal journal, QemuHostOptions host,
+  Receiver(const Settings& settings, Journal journal, std::unique_ptr<DestinationHost> host,
            DestinationObserver& observer)
       : settings_(settings),
         journal_(std::move(journal)),
@@ -56,7 +56,7 @@ class Receiver : public ControlService {
   const Settings settings_;
   const Journal journal_;
   Records records_;
-  QemuHost host_;
+  const std::unique_ptr<DestinationHost> host_;
   DestinationObserver& observer_;
   Cancellation cancel_;
   std::atomic<int> serving_{0};  // migrations under way

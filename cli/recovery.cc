@@ -3,19 +3,12 @@
 #include <memory>
 
 #include "base/status.h"
+#include "cli/guests.h"
 #include "cli/peer.h"
 #include "fmt/format.h"
-#include "hypervisor-glue/qemu/qemu_destination.h"
-#include "hypervisor-glue/qemu/qemu_source.h"
 
 namespace ramferry {
 namespace {
-
-// "qemu:/run/x.qmp" -> "/run/x.qmp"; "" for another kind of guest.
-std::string QmpPathIn(const std::string& locator) {
-  constexpr std::string_view kPrefix = "qemu:";
-  return locator.starts_with(kPrefix) ? locator.substr(kPrefix.size()) : "";
-}
 
 // What this side has settled, the other need not remember. If it cannot be told, its record stays.
 void Confirm(const JournalEntry& entry, const Settings& settings) {
@@ -25,8 +18,8 @@ void Confirm(const JournalEntry& entry, const Settings& settings) {
 }
 
 absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& journal) {
-  auto guest = QemuSource::TakeUp(QmpPathIn(entry.locator), entry.undo, entry.running);
-  absl::Status undone = guest.ok() ? (*guest)->RollBack() : guest.status();
+  auto guest = TakeUpGuest(entry);
+  absl::Status undone = guest.ok() ? guest->guest->RollBack() : guest.status();
   if (!undone.ok() && !absl::IsNotFound(undone)) return undone;
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
   if (!undone.ok()) return fmt::format("guest {} is gone: {}", entry.guest, Message(undone));
@@ -35,16 +28,16 @@ absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& j
 }
 
 absl::StatusOr<std::string> LetGo(const JournalEntry& entry, const Journal& journal) {
-  auto guest = QemuSource::TakeUp(QmpPathIn(entry.locator), entry.undo, entry.running);
+  auto guest = TakeUpGuest(entry);
   if (!guest.ok() && !absl::IsNotFound(guest.status())) return guest.status();
   if (guest.ok()) {
-    if ((*guest)->inventory().status == "running") {
+    if (guest->runs) {
       return absl::FailedPreconditionError(fmt::format(
           "guest {} is {}'s, and yet it runs here too: somebody started it by hand. End one of the "
           "two, then resolve again",
           entry.guest, entry.peer));
     }
-    RETURN_IF_ERROR((*guest)->Commit());
+    RETURN_IF_ERROR(guest->guest->Commit());
   }
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
   return fmt::format("guest {} runs on {}; what was left of it here is removed", entry.guest,
@@ -122,8 +115,7 @@ absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution r
 }
 
 absl::StatusOr<std::string> GiveUp(JournalEntry entry, const Journal& journal) {
-  RETURN_IF_ERROR(QemuDestination::DiscardLeftover(QmpPathIn(entry.locator), entry.undo,
-                                                   /*may_run=*/entry.phase == Phase::kActivating));
+  RETURN_IF_ERROR(DiscardGuest(entry));
   if (entry.phase <= Phase::kReserved) {  // nothing was promised: the source never asks
     RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kDestination));
   } else {
@@ -146,11 +138,10 @@ absl::StatusOr<std::string> SettleDestination(JournalEntry entry, Resolution res
       return GiveUp(entry, journal);
     case Phase::kActivating: {
       if (resolution == Resolution::kDiscardHere) return GiveUp(entry, journal);
-      const absl::Status taken =
-          QemuDestination::TakeOver(QmpPathIn(entry.locator), entry.undo, entry.running);
+      const absl::Status taken = TakeOverGuest(entry);
       if (absl::IsNotFound(taken)) {
         return absl::FailedPreconditionError(fmt::format(
-            "guest {} was about to run here, and its QEMU has ended: it may have run for a moment. "
+            "guest {} was about to run here, and it has ended: it may have run for a moment. "
             "`ramferry resolve {} --discard-here` gives it back to {}, which has it paused as it "
             "was before",
             entry.guest, entry.migration_id, entry.peer));

@@ -62,6 +62,8 @@ const std::vector<Key>& Keys() {
        "Guest definitions (TOML files): the QEMUs that may be started for guests that come."},
       {"receive", "qmp", &Settings::qmp,
        "Instead: the QMP socket of one QEMU that was started with -incoming defer."},
+      {"receive", "xen", &Settings::xen,
+       "Take Xen domains, in a dom0: the source says what disks and networks they are given."},
       {"receive", "allow", &Settings::allow,
        "Certificate names of the hosts that may send guests; empty: every host of the authority."},
       {"receive", "max_migrations", &Settings::max_migrations, "Migrations at a time.", 1, 64},

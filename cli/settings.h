@@ -41,6 +41,7 @@ struct Settings {
   int64_t page_port = 0;
   std::vector<std::string> guests;
   std::string qmp;
+  bool xen = false;
   std::vector<std::string> allow;
   int64_t max_migrations = 8;
   std::string runtime_dir = "/run/ramferry";

@@ -247,10 +247,10 @@ absl::Status SourceMigration::StopGuest(Precopy& precopy) {
     ASSIGN_OR_RETURN(const RoundReport round, precopy.Round(CollectBy::kDirty));
     NoteRound(round);
   }
-  return absl::DeadlineExceededError(fmt::format(
-      "the guest did not stop within {} s: its devices write their own memory faster than QEMU "
-      "sends it",
-      kPauseTime.count()));
+  return absl::DeadlineExceededError(
+      fmt::format("the guest did not stop within {} s: its devices write their own memory "
+                  "faster than QEMU sends it, or (Xen) it does not take the request to suspend",
+                  kPauseTime.count()));
 }
 
 absl::Status SourceMigration::StopAndCopy(Precopy& precopy) {

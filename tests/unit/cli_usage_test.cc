@@ -1,7 +1,9 @@
 // The exit codes of the program itself for a wrong command line or configuration: 2, and a word
 // why.
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -13,6 +15,8 @@
 namespace ramferry {
 namespace {
 
+using testing::AnyOf;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 class Program : public testing::Test {
@@ -39,6 +43,19 @@ class Program : public testing::Test {
   }
   TestDirectory directory_;
 };
+
+TEST_F(Program, a_xen_domain_outside_a_dom0_is_refused_in_one_line) {
+  if (::access("/dev/xen/privcmd", F_OK) == 0) GTEST_SKIP() << "this may be a dom0";
+  const Result checked = Run({"check", "xen:web1"});
+  EXPECT_EQ(checked.code, 3) << checked.output;
+  EXPECT_THAT(checked.output, AnyOf(ContainsRegex("PROBLEM  guest +this is no Xen dom0 [^\n]*\n"),
+                                    HasSubstr("built without Xen")));
+  const Result receiving = Run({"receive", "--xen"});
+  EXPECT_EQ(receiving.code, 1) << receiving.output;
+  EXPECT_THAT(receiving.output,
+              AnyOf(HasSubstr("this is no Xen dom0"), HasSubstr("built without Xen")));
+  EXPECT_EQ(std::count(receiving.output.begin(), receiving.output.end(), '\n'), 1);
+}
 
 TEST_F(Program, wrong_command_line_is_2) {
   const std::vector<std::string> wrong[] = {

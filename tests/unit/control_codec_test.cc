@@ -109,6 +109,8 @@ TEST(ControlCodec, reservation_limits) {
   EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.hypervisor = ""; }), HasSubstr("hypervisor"));
   EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.machine.assign(256, 'm'); }),
               HasSubstr("machine"));
+  EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.blueprint.assign((512 << 10) + 1, 'b'); }),
+              HasSubstr("blueprint"));
   EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.vcpus = 65537; }), HasSubstr("65537 vcpus"));
   EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.disks.resize(65, m.guest.disks[0]); }),
               HasSubstr("65 disks"));
