@@ -5,7 +5,7 @@
 # with): half of all time is its.
 # GUEST is the domain's name; a scenario may set it, and how busy the test guest is, before. Pages are not encrypted
 # unless it sets ENCRYPTION=on: the emulator is slow at that.
-: "${GUEST:=guest}" "${ENCRYPTION:=off}" "${FILL_MIB:=48}" "${WSS_MIB:=2}" "${RATE:=40}"
+: "${GUEST:=guest}" "${ENCRYPTION:=off}" "${FILL_MIB:=16}" "${WSS_MIB:=2}" "${RATE:=40}"
 CERTIFICATES=$FILES/certificates
 IDENTITY=(--ca $CERTIFICATES/ca.pem --cert "$CERTIFICATES/$LAB_host.pem" --key "$CERTIFICATES/$LAB_host-key.pem"
   --state-dir /tmp/state)
