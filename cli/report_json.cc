@@ -18,6 +18,7 @@ std::string ToJson(const MigrationReport& report) {
                       {"zero_pages", round.zero_pages.value()},
                       {"bytes", round.bytes.value()},
                       {"ms", round.ms},
+                      {"quiesced_ms", round.quiesced_ms},
                       {"dirty_pages", round.dirty_pages.value()},
                       {"dirty_rate", round.dirty_rate},
                       {"predicted_downtime_ms", round.predicted_downtime_ms}});
@@ -29,6 +30,7 @@ std::string ToJson(const MigrationReport& report) {
                                {"guest", report.guest},
                                {"destination", report.destination},
                                {"transport", report.transport},
+                               {"paths", report.paths},
                                {"encrypted", report.encrypted},
                                {"workers", report.workers},
                                {"total_ms", report.total_ms},
@@ -46,6 +48,7 @@ std::string ToJson(const MigrationReport& report) {
                                {"device_state_bytes", report.device_state_bytes.value()},
                                {"guest_bytes", BytesIn(report.guest_pages).value()},
                                {"cpu_seconds", report.cpu_seconds},
+                               {"cpu_seconds_per_gb", report.cpu_seconds_per_gb()},
                                {"verified", report.verified}};
   return object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

@@ -1,5 +1,6 @@
 // Predicts the downtime of a stop-and-copy that would begin now: pages left over the measured
-// bandwidth, plus what stopping, device state and resuming cost whatever the pages.
+// bandwidth, plus finding them, plus what stopping, device state and resuming cost whatever the
+// pages.
 #pragma once
 
 #include <algorithm>
@@ -26,9 +27,12 @@ class DowntimeModel {
     bytes_per_ms_ = bytes_per_ms_ == 0 ? rate : 0.5 * bytes_per_ms_ + 0.5 * rate;
   }
 
-  [[nodiscard]] double Predict(PageCount dirty) const {
-    if (bytes_per_ms_ <= 0) return fixed_ms_;
-    return fixed_ms_ + static_cast<double>(BytesIn(dirty).value()) / bytes_per_ms_;
+  // `collect_ms`: what it takes to find out which pages are dirty. That is done twice while the
+  // guest stands still: for what it wrote last, and for what saving its devices wrote.
+  [[nodiscard]] double Predict(PageCount dirty, double collect_ms = 0) const {
+    const double fixed_ms = fixed_ms_ + 2 * collect_ms;
+    if (bytes_per_ms_ <= 0) return fixed_ms;
+    return fixed_ms + static_cast<double>(BytesIn(dirty).value()) / bytes_per_ms_;
   }
   [[nodiscard]] double bytes_per_ms() const { return bytes_per_ms_; }
 

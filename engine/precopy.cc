@@ -17,7 +17,8 @@ Precopy::Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels repl
       rate_(options.bandwidth),
       cancel_(cancel),
       pool_(static_cast<uint32_t>(channels.size()),
-            CutIntoSlices(guest.regions(), static_cast<uint32_t>(channels.size()))) {
+            CutIntoSlices(guest.regions(), static_cast<uint32_t>(channels.size()))),
+      waiting_(options.bandwidth.value() != 0 ? Waiting::kSleep : Waiting::kAdapt) {
   UseChannels(std::move(channels));
 }
 
@@ -33,6 +34,7 @@ void Precopy::Abort() {
 void Precopy::UseChannels(PageChannels channels) {
   shippers_.clear();
   for (const auto& channel : channels) {
+    channel->SetWaiting(waiting_);
     shippers_.push_back(
         std::make_unique<PageShipper>(guest_, *channel, landed_, rate_, cancel_, shipped_));
   }
@@ -73,12 +75,15 @@ absl::StatusOr<RoundReport> Precopy::Round(CollectBy by) {
 
 absl::StatusOr<RoundReport> Precopy::FinalRound() {
   rate_.SetRate(ByteCount(0));
+  waiting_ = Waiting::kPoll;
+  for (const auto& channel : channels_) channel->SetWaiting(waiting_);
   auto report = Send(CollectBy::kDirty, /*quiesce=*/false);
   if (report.ok()) report->stopped = true;
   return report;
 }
 
 absl::Status Precopy::CollectQuiesced(CollectBy by) {
+  const Deadline start = Clock::now();
   collected_.assign(pool_.slices().size(), {});
   RETURN_IF_ERROR(guest_.Quiesce());
   absl::Status status;
@@ -86,6 +91,7 @@ absl::Status Precopy::CollectQuiesced(CollectBy by) {
     status = guest_.CollectDirty(pool_.slices()[i], collected_[i]);
   }
   status.Update(guest_.Unquiesce());
+  collect_ms_ = MillisecondsBetween(start, Clock::now());
   RETURN_IF_ERROR(status);
   if (by == CollectBy::kPopulated) {
     for (size_t i = 0; i < collected_.size(); ++i) {
@@ -102,7 +108,10 @@ absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
   const uint64_t zero_before = shipped_.zero.load();
   const ByteCount bytes_before = wire_bytes();
   const Deadline start = Clock::now();
-  if (quiesce) RETURN_IF_ERROR(CollectQuiesced(by));
+  if (quiesce) {
+    RETURN_IF_ERROR(CollectQuiesced(by));
+    report.quiesced_ms = collect_ms_;
+  }
   const auto job = [&](uint32_t worker, size_t index) {
     PageShipper& shipper = *shippers_[worker];
     const Slice& slice = pool_.slices()[index];
@@ -128,6 +137,7 @@ absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
 
 absl::StatusOr<PageCount> Precopy::CountDirty() {
   std::atomic<uint64_t> pages{0};
+  const Deadline start = Clock::now();
   RETURN_IF_ERROR(pool_.Run([&](uint32_t /*worker*/, size_t index) -> absl::Status {
     const Slice& slice = pool_.slices()[index];
     PageRuns runs;
@@ -135,6 +145,8 @@ absl::StatusOr<PageCount> Precopy::CountDirty() {
     pages.fetch_add(PagesIn(runs).value(), std::memory_order_relaxed);
     return absl::OkStatus();
   }));
+  // Looking costs what collecting costs, but where that needs the guest to stand still.
+  if (!guest_.needs_quiesced_collection()) collect_ms_ = MillisecondsBetween(start, Clock::now());
   return PageCount(pages.load());
 }
 

@@ -44,6 +44,8 @@ class Precopy {
 
   // Pages dirty now; nothing is cleared.
   [[nodiscard]] absl::StatusOr<PageCount> CountDirty();
+  // What it took the last time to find out which pages are dirty, all of them.
+  [[nodiscard]] double collect_ms() const { return collect_ms_; }
   // Digests of all slices, in parallel.
   [[nodiscard]] absl::StatusOr<std::vector<SliceDigest>> Digests();
 
@@ -75,6 +77,8 @@ class Precopy {
   std::vector<std::unique_ptr<PageShipper>> shippers_;
   WorkerPool pool_;
   std::vector<PageRuns> collected_;  // by slice, when quiesced
+  double collect_ms_ = 0;
+  Waiting waiting_;
   uint32_t rounds_ = 0;
 };
 

@@ -24,8 +24,9 @@ struct RoundReport {
   PageCount zero_pages;  // found zero: nothing sent, or a few bytes for a whole run
   ByteCount bytes;       // on the wire
   double ms = 0;
-  PageCount dirty_pages;  // dirty again at its end
-  double dirty_rate = 0;  // pages a second, made dirty during the round
+  double quiesced_ms = 0;  // of that: the guest stood still, for its dirty pages to be collected
+  PageCount dirty_pages;   // dirty again at its end
+  double dirty_rate = 0;   // pages a second, made dirty during the round
   double predicted_downtime_ms = 0;
 };
 
@@ -50,7 +51,8 @@ struct MigrationReport {
   std::string migration_id;
   std::string guest;
   std::string destination;
-  std::string transport;  // what the pages went over, e.g. "tcp"
+  std::string transport;           // what the pages went over, e.g. "tcp"
+  std::vector<std::string> paths;  // the ways its channels took, each once; empty: nothing to tell
   bool encrypted = false;
   uint32_t workers = 0;
   double total_ms = 0;
@@ -62,7 +64,11 @@ struct MigrationReport {
   ByteCount device_state_bytes;
   PageCount guest_pages;   // the guest's memory
   double cpu_seconds = 0;  // of this process
-  bool verified = false;   // the memory was compared, and equal
+  // The same for each 10^9 bytes sent; 0 when nothing was.
+  [[nodiscard]] double cpu_seconds_per_gb() const {
+    return bytes_sent.value() > 0 ? cpu_seconds * 1e9 / static_cast<double>(bytes_sent.value()) : 0;
+  }
+  bool verified = false;  // the memory was compared, and equal
 };
 
 }  // namespace ramferry

@@ -128,6 +128,7 @@ absl::Status SourceMigration::RunStages() {
   report_.bytes_sent = precopy.wire_bytes();
   report_.transport = transports_.chosen().transport;
   report_.encrypted = transports_.chosen().encrypted;
+  report_.paths = transports_.paths();
   // What a cancellation broke is only its consequence.
   if (!status.ok() && context_.cancel.requested()) return context_.cancel.status();
   if (status.ok() || !converges_ || stages_.stage() != Stage::kPreCopy) return status;
@@ -184,11 +185,11 @@ void SourceMigration::NoteRound(RoundReport round) {
 }
 
 absl::StatusOr<bool> SourceMigration::ReadyToStop(Precopy& precopy, RoundReport& round) {
-  model_.AddRound(round.bytes, round.ms);
+  model_.AddRound(round.bytes, round.ms - round.quiesced_ms);
   ASSIGN_OR_RETURN(round.dirty_pages, precopy.CountDirty());
   round.dirty_rate =
       round.ms > 0 ? static_cast<double>(round.dirty_pages.value()) * 1000 / round.ms : 0;
-  round.predicted_downtime_ms = model_.Predict(round.dirty_pages);
+  round.predicted_downtime_ms = model_.Predict(round.dirty_pages, precopy.collect_ms());
   report_.predicted_downtime_ms = round.predicted_downtime_ms;
   NoteRound(round);
   // Only for the other side's display.

@@ -42,9 +42,17 @@ absl::StatusOr<PageChannels> TransportChoice::Connect() {
       }
       chosen_ = offer;
       ++next_;
-      observer_.OnNote(fmt::format("{} page channel{} over {}{}", channels->size(),
+      paths_.clear();
+      for (const auto& channel : *channels) {
+        const std::string& path = channel->capabilities().path;
+        if (!path.empty() && std::find(paths_.begin(), paths_.end(), path) == paths_.end()) {
+          paths_.push_back(path);
+        }
+      }
+      observer_.OnNote(fmt::format("{} page channel{} over {}{}{}{}", channels->size(),
                                    channels->size() == 1 ? "" : "s", offer.transport,
-                                   offer.encrypted ? ", encrypted" : ", not encrypted"));
+                                   offer.encrypted ? ", encrypted" : ", not encrypted",
+                                   paths_.empty() ? "" : "; ", fmt::join(paths_, "; ")));
       return channels;
     }
   }

@@ -41,6 +41,8 @@ class TransportChoice {
   [[nodiscard]] absl::StatusOr<PageChannels> Replace(const absl::Status& why);
 
   [[nodiscard]] const ChannelOffer& chosen() const { return chosen_; }
+  // The ways the channels in use take, each once, where they have something to tell.
+  [[nodiscard]] const std::vector<std::string>& paths() const { return paths_; }
 
  private:
   [[nodiscard]] absl::StatusOr<PageChannels> Try(ChannelConnector& connector, ChannelOffer offer);
@@ -54,6 +56,7 @@ class TransportChoice {
   std::vector<ChannelOffer> offers_;
   size_t next_ = 0;  // connector to try
   ChannelOffer chosen_;
+  std::vector<std::string> paths_;
 };
 
 }  // namespace ramferry

@@ -49,11 +49,20 @@ struct ChannelCapabilities {
   bool one_sided = false;           // the peer's CPU takes no part in a write
   bool needs_registration = false;  // source memory must be registered first
   bool encrypted = false;
+  std::string path;  // which way it goes, for people; empty: as any connection
+};
+
+// How a channel waits for its peer, where it has the choice.
+enum class Waiting {
+  kSleep,  // the CPU is for others: a rate limit leaves time
+  kAdapt,  // looks for a moment, then sleeps
+  kPoll,   // the guest stands still: every wake-up would add to its downtime
 };
 
 struct ChannelStats {
   ByteCount payload;  // page bytes written
   ByteCount wire;     // all bytes handed to the network, headers included
+  uint64_t full = 0;  // times that a write had to wait, because too much was under way
 };
 
 class PageChannel {
@@ -70,6 +79,9 @@ class PageChannel {
   [[nodiscard]] virtual absl::Status Flush(Deadline deadline) = 0;
 
   [[nodiscard]] virtual ChannelStats stats() const = 0;
+
+  // kAdapt until told otherwise.
+  virtual void SetWaiting(Waiting /*waiting*/) {}
 
   // Makes a call that is under way in another thread fail soon. The one call that is thread-safe.
   virtual void Abort() = 0;

@@ -23,6 +23,7 @@ MigrationReport Sample() {
       .guest = "web\"1\"",
       .destination = "beta:7711",
       .transport = "tcp",
+      .paths = {"rxe0 port 1"},
       .encrypted = true,
       .workers = 2,
       .total_ms = 2345.6,
@@ -49,11 +50,29 @@ TEST(ReportJson, has_every_field_with_its_type) {
   const json report = json::parse(ToJson(Sample()));
   std::set<std::string> keys;
   for (const auto& [key, value] : report.items()) keys.insert(key);
-  EXPECT_EQ(keys, (std::set<std::string>{
-                      "outcome", "stage", "error", "migration_id", "guest", "destination",
-                      "transport", "encrypted", "workers", "total_ms", "downtime_ms",
-                      "downtime_parts", "predicted_downtime_ms", "rounds", "bytes_sent",
-                      "device_state_bytes", "guest_bytes", "cpu_seconds", "verified"}));
+  EXPECT_EQ(keys, (std::set<std::string>{"outcome",
+                                         "stage",
+                                         "error",
+                                         "migration_id",
+                                         "guest",
+                                         "destination",
+                                         "transport",
+                                         "paths",
+                                         "encrypted",
+                                         "workers",
+                                         "total_ms",
+                                         "downtime_ms",
+                                         "downtime_parts",
+                                         "predicted_downtime_ms",
+                                         "rounds",
+                                         "bytes_sent",
+                                         "device_state_bytes",
+                                         "guest_bytes",
+                                         "cpu_seconds",
+                                         "cpu_seconds_per_gb",
+                                         "verified"}));
+  EXPECT_EQ(report["paths"], json::array({"rxe0 port 1"}));
+  EXPECT_DOUBLE_EQ(report["cpu_seconds_per_gb"], 1.25e9 / (5 << 20));
   EXPECT_EQ(report["outcome"], "migrated");
   EXPECT_EQ(report["stage"], "done");
   EXPECT_EQ(report["error"], "");
@@ -80,6 +99,7 @@ TEST(ReportJson, has_every_field_of_a_round) {
                              {"zero_pages", 24},
                              {"bytes", 4 << 20},
                              {"ms", 1000.0},
+                             {"quiesced_ms", 0.0},
                              {"dirty_pages", 77},
                              {"dirty_rate", 77.0},
                              {"predicted_downtime_ms", 31.5}}));

@@ -69,6 +69,20 @@ TEST_P(MigrationByWorkers, a_guest_with_direct_io_is_collected_only_while_it_is_
   EXPECT_GE(times.load(), 1);
 }
 
+// As soft-dirty bits are read: all of them at once, while the guest stands still.
+TEST(Migration, what_collecting_takes_is_in_the_predicted_downtime) {
+  MigrationSite site(/*needs_quiesced_collection=*/true);
+  site.options.downtime_target = std::chrono::seconds(60);
+  site.on_source = [&](std::string_view call) {
+    if (call == "Quiesce") std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return absl::OkStatus();
+  };
+  const MigrationReport report = site.Migrate();
+  site.ExpectMigrated(report);
+  EXPECT_GE(report.rounds[0].quiesced_ms, 300);
+  EXPECT_GE(report.predicted_downtime_ms, 600);
+}
+
 TEST(Migration, memory_the_guest_never_touched_takes_none_at_the_destination) {
   MigrationSite site;
   site.ExpectMigrated(site.Migrate());

@@ -248,6 +248,23 @@ TEST(Precopy, rounds_send_no_more_than_the_rate_allows_and_the_final_one_does_no
   EXPECT_EQ(last->number, 2U);
 }
 
+TEST(Precopy, channels_sleep_while_the_rate_is_limited_and_poll_while_the_guest_stands_still) {
+  for (const uint64_t rate : {uint64_t{0}, uint64_t{1} << 40}) {
+    auto guest = *SyntheticGuest::Create({.regions = {{"ram", MiB(1)}}});
+    ASSERT_TRUE(guest->StartTracking().ok());
+    PageChannels channels;
+    channels.push_back(std::make_unique<FakePageChannel>());
+    const auto& waitings = static_cast<FakePageChannel*>(channels[0].get())->waitings;
+    const Cancellation cancel;
+    const MigrationOptions options{.bandwidth = ByteCount(rate)};
+    Precopy precopy(*guest, std::move(channels), NoOther, options, cancel);
+    ASSERT_TRUE(precopy.Round(CollectBy::kPopulated).ok());
+    EXPECT_EQ(waitings.back(), rate == 0 ? Waiting::kAdapt : Waiting::kSleep);
+    ASSERT_TRUE(precopy.FinalRound().ok());
+    EXPECT_EQ(waitings.back(), Waiting::kPoll);
+  }
+}
+
 TEST(Precopy, a_round_of_a_limited_precopy_can_be_cancelled_while_it_waits) {
   auto guest = *SyntheticGuest::Create({.regions = {{"ram", BytesIn(PageCount(kPages))}}});
   ASSERT_TRUE(guest->StartTracking().ok());

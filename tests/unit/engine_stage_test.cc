@@ -92,6 +92,13 @@ TEST(DowntimeModel, predicts_fixed_costs_plus_pages_over_bandwidth) {
   EXPECT_DOUBLE_EQ(model.Predict(PageCount(256)), 30);  // 1 MiB at 0.1 MiB/ms
 }
 
+TEST(DowntimeModel, counts_the_finding_of_dirty_pages_twice) {
+  DowntimeModel model(20);
+  EXPECT_DOUBLE_EQ(model.Predict(PageCount(0), 30), 80) << "also before anything was sent";
+  model.AddRound(MiB(100), 1000);
+  EXPECT_DOUBLE_EQ(model.Predict(PageCount(256), 30), 90);
+}
+
 TEST(DowntimeModel, follows_the_rate_of_later_rounds) {
   DowntimeModel model(0);
   model.AddRound(MiB(100), 1000);

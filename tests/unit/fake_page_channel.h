@@ -34,6 +34,7 @@ class FakePageChannel : public PageChannel {
   std::vector<std::vector<PageWrite>> writes;  // by call
   std::vector<std::vector<PageZero>> zeros;    // by call
   size_t flushes = 0;
+  std::vector<Waiting> waitings;  // as told
 
   [[nodiscard]] uint64_t bytes_written() const { return stats_.payload.value(); }
   [[nodiscard]] uint64_t pages_written() const { return bytes_written() / kPageBytes; }
@@ -82,6 +83,7 @@ class FakePageChannel : public PageChannel {
     return absl::OkStatus();
   }
   ChannelStats stats() const override { return stats_; }
+  void SetWaiting(Waiting waiting) override { waitings.push_back(waiting); }
   void Abort() override { aborted_ = true; }
 
  private:
