@@ -25,6 +25,7 @@ absl::StatusOr<ControlClientOptions> ReachPeer(const std::string& destination,
       .port = peer.port,
       .identity = std::move(identity),
       .policy = {.allowed = settings.send_to, .revocation_list = settings.revocation_list},
+      .accept_timeout = std::chrono::seconds(settings.answer_s),
       .expected_name = server_name};
 }
 

@@ -34,6 +34,7 @@ class Relay {
   }
   [[nodiscard]] uint16_t port() const { return port_; }
   void FallSilent() { silent_ = true; }
+  void SpeakAgain() { silent_ = false; }
   // All connections are reset now; new ones are accepted.
   void Cut() { cut_ = true; }
 

@@ -245,9 +245,27 @@ TEST_F(ControlSecurity, a_destination_that_accepts_and_says_nothing_is_given_up)
   const absl::Status status = ConnectControl({.host = "localhost",
                                               .port = relay.port(),
                                               .identity = site_.Host("alpha.example"),
-                                              .connect_timeout = 200ms})
+                                              .accept_timeout = 200ms})
                                   .status();
   EXPECT_THAT(std::string(status.message()), HasSubstr("accepts connections but does not answer"));
+}
+
+// A host that was reached, but is busy: its time to answer is not that for reaching it.
+TEST_F(ControlSecurity, a_destination_that_is_slow_to_accept_is_waited_for) {
+  Start(site_.Destination());
+  Relay relay(server_->port());
+  relay.FallSilent();
+  std::thread later([&relay] {
+    std::this_thread::sleep_for(1500ms);
+    relay.SpeakAgain();
+  });
+  const absl::Status status = ConnectControl({.host = "localhost",
+                                              .port = relay.port(),
+                                              .identity = site_.Host("alpha.example"),
+                                              .connect_timeout = 1000ms})
+                                  .status();
+  later.join();
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 }  // namespace

@@ -243,11 +243,11 @@ absl::StatusOr<Reply> Call(const ControlClientOptions& options, const std::strin
 absl::StatusOr<std::unique_ptr<ControlChannel>> ConnectControl(
     const ControlClientOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
-  const Deadline deadline = In(options.connect_timeout);
   std::unique_ptr<ClientStream> stream;
-  RETURN_IF_ERROR(CallPeer(options, deadline, [&](const std::string& address) {
+  const Deadline reached = In(options.connect_timeout);
+  RETURN_IF_ERROR(CallPeer(options, reached, [&](const std::string& address) {
     stream = std::make_unique<ClientStream>(options, address);
-    grpc::Status accepted = stream->WaitAccepted(deadline, options);
+    grpc::Status accepted = stream->WaitAccepted(In(options.accept_timeout), options);
     if (!accepted.ok()) {
       stream->Cancel();
       stream.reset();

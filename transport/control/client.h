@@ -30,8 +30,10 @@ struct ControlClientOptions {
   uint16_t port = 0;
   Identity identity;
   PeerPolicy policy;  // who may be called: besides the name, which must be its own
-  // To have the migration accepted, and for each question: name look-up, TCP, TLS and answer.
+  // To reach the host: name look-up and TCP. For each question: the answer as well.
   std::chrono::milliseconds connect_timeout{10'000};
+  // For TLS and for the migration to be accepted, by a host that was reached: it may be busy.
+  std::chrono::milliseconds accept_timeout{30'000};
   // What the destination's certificate must say instead of `host`; for tests only.
   std::string expected_name;
 };
