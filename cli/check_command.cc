@@ -48,14 +48,31 @@ void CheckRdma(Findings& findings) {
 #ifdef RAMFERRY_RDMA
   const rdma::RdmaReport report = rdma::ProbeRdma();
   for (const rdma::RdmaDevice& device : report.devices) {
+    findings.Tell(
+        "RDMA device",
+        fmt::format(
+            "{}: NUMA node {}, {} registrations, {} requests a queue pair, {}", device.name,
+            device.numa_node ? std::to_string(*device.numa_node) : "unknown",
+            device.most_registrations, device.most_requests,
+            device.on_demand_paging ? "on-demand paging (not used)" : "no on-demand paging"));
     for (const rdma::RdmaPort& port : device.ports) {
-      findings.Tell(
-          "RDMA device",
-          fmt::format("{} port {}: {}, {}, {:.0f} Gbit/s, MTU {}, {} GIDs{}", device.name,
-                      port.number, port.state, port.link_layer, port.gigabits_per_second, port.mtu,
-                      port.gids.size(),
-                      device.numa_node ? fmt::format(", node {}", *device.numa_node) : ""));
+      findings.Tell("RDMA port", fmt::format("{} port {}: {}, {}, {:.0f} Gbit/s, MTU {}",
+                                             device.name, port.number, port.state, port.link_layer,
+                                             port.gigabits_per_second, port.mtu));
+      for (const rdma::RdmaGid& gid : port.gids) {
+        findings.Tell("RDMA GID", fmt::format("{} port {}: {} {} ({}){}", device.name, port.number,
+                                              gid.index, gid.address, gid.kind,
+                                              gid.interface.empty() ? "" : " on " + gid.interface));
+      }
     }
+  }
+  if (!report.devices.empty()) {
+    findings.Tell("RDMA pinned memory",
+                  fmt::format("{}; room for {} MiB of a guest that comes here",
+                              report.pin_limit ? fmt::format("at most {} MiB (memlock)",
+                                                             report.pin_limit->value() >> 20)
+                                               : "no limit (memlock)",
+                              report.pin_headroom.value() >> 20));
   }
   for (const rdma::RdmaProblem& problem : report.problems) {
     findings.Tell("RDMA", fmt::format("{}: {}", problem.what, problem.fix));

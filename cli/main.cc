@@ -49,6 +49,17 @@ void AddIdentity(CLI::App* command, Overrides& overrides) {
   overrides.Add(command, "--state-dir", &Settings::state_dir, "directory of the journal");
 }
 
+void AddRdma(CLI::App* command, Overrides& overrides) {
+  overrides.Add(command, "--pin-budget", &Settings::pin_budget_mib,
+                "RDMA: guest memory pinned at a time, in MiB (0: all of it)");
+  overrides.Add(command, "--rdma-address", &Settings::rdma_address,
+                "RDMA: this host's address to use (by the way to the other host)");
+  overrides.Add(command, "--traffic-class", &Settings::rdma_traffic_class,
+                "RoCE: traffic class of this host's packets (the system's)");
+  overrides.Add(command, "--service-level", &Settings::rdma_service_level,
+                "RDMA: service level of this host's packets (the system's)");
+}
+
 int Run(int argc, char** argv) {
   CLI::App app{"Ramferry: live migration of virtual machines at the speed of the fabric."};
   app.require_subcommand(1);
@@ -86,8 +97,7 @@ int Run(int argc, char** argv) {
   overrides.Add(migrating, "--data-encryption", &Settings::data_encryption,
                 "auto, on or off; off: whoever sees the packets sees the guest's memory");
   overrides.Add(migrating, "--transport", &Settings::transport, "auto, rdma or tcp");
-  overrides.Add(migrating, "--pin-budget", &Settings::pin_budget_mib,
-                "RDMA: guest memory pinned at a time, in MiB (0: all of it)");
+  AddRdma(migrating, overrides);
   overrides.AddFlag(migrating, "--verify", &Settings::verify,
                     "compare all memory while the guest is stopped (longer downtime)");
   AddIdentity(migrating, overrides);
@@ -112,8 +122,7 @@ int Run(int argc, char** argv) {
                 "QMP sockets and logs of the QEMUs started here");
   overrides.Add(receiving, "--data-encryption", &Settings::data_encryption, "auto, on or off");
   overrides.Add(receiving, "--transport", &Settings::transport, "auto, rdma or tcp");
-  overrides.Add(receiving, "--pin-budget", &Settings::pin_budget_mib,
-                "RDMA: guest memory pinned at a time, in MiB (0: all of it)");
+  AddRdma(receiving, overrides);
   receiving->add_flag("--once", receive.once, "end after one guest has come");
   AddIdentity(receiving, overrides);
   receiving->callback([&] {

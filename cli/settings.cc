@@ -54,6 +54,15 @@ const std::vector<Key>& Keys() {
       {"data", "pin_budget_mib", &Settings::pin_budget_mib,
        "RDMA: guest memory that may be pinned on this host at a time, in MiB; 0: all of it.", 0,
        int64_t{1} << 30},
+      {"data", "rdma_address", &Settings::rdma_address,
+       "RDMA: this host's address to use, which decides device, port and GID (IPv4 or IPv6); "
+       "empty: "
+       "by the way to the other host, and all devices."},
+      {"data", "rdma_traffic_class", &Settings::rdma_traffic_class,
+       "RoCE: traffic class (DSCP and ECN) of this host's packets; -1: the system's.", -1, 255},
+      {"data", "rdma_service_level", &Settings::rdma_service_level,
+       "RDMA: service level of this host's packets (RoCE: VLAN priority); -1: the system's.", -1,
+       15},
       {"receive", "listen", &Settings::listen, "Address to listen on; \"::\" is every one."},
       {"receive", "port", &Settings::port, "Control port (0: any free one).", 0, 65535},
       {"receive", "page_port", &Settings::page_port,

@@ -35,6 +35,9 @@ struct Settings {
   std::string data_encryption = "auto";
   std::string transport = "auto";
   int64_t pin_budget_mib = 0;
+  std::string rdma_address;
+  int64_t rdma_traffic_class = -1;
+  int64_t rdma_service_level = -1;
 
   std::string listen = "::";
   int64_t port = kDefaultPort;

@@ -20,6 +20,18 @@ TcpOptions TcpOptionsOf(const Settings& settings, bool encryption) {
           .key_file = settings.key};
 }
 
+#ifdef RAMFERRY_RDMA
+rdma::RdmaOptions RdmaOptionsOf(const Settings& settings) {
+  const auto wish = [](int64_t value) {
+    return value < 0 ? std::nullopt : std::optional(static_cast<uint8_t>(value));
+  };
+  return {.address = settings.rdma_address,
+          .pin_budget = MiB(static_cast<uint64_t>(settings.pin_budget_mib)),
+          .traffic_class = wish(settings.rdma_traffic_class),
+          .service_level = wish(settings.rdma_service_level)};
+}
+#endif
+
 // Why RDMA is not to be used, or OK.
 absl::Status RdmaWanted(const Settings& settings) {
   if (settings.transport == "tcp") return absl::FailedPreconditionError("transport is tcp");
@@ -45,9 +57,9 @@ absl::StatusOr<std::vector<std::unique_ptr<ChannelConnector>>> MakeConnectors(
   if (settings.transport == "rdma" && !rdma.ok()) return rdma;
 #ifdef RAMFERRY_RDMA
   if (rdma.ok()) {
-    connectors.push_back(std::make_unique<rdma::RdmaConnector>(
-        rdma::RdmaOptions{.pin_budget = MiB(static_cast<uint64_t>(settings.pin_budget_mib)),
-                          .cancel_fd = cancel.fd()}));
+    rdma::RdmaOptions options = RdmaOptionsOf(settings);
+    options.cancel_fd = cancel.fd();
+    connectors.push_back(std::make_unique<rdma::RdmaConnector>(std::move(options)));
   }
 #endif
   if (settings.transport == "rdma") return connectors;
@@ -69,9 +81,9 @@ absl::StatusOr<std::vector<std::unique_ptr<ChannelListener>>> MakeListeners(
   if (settings.transport == "rdma" && !rdma.ok()) return rdma;
 #ifdef RAMFERRY_RDMA
   if (rdma.ok()) {
-    listeners.push_back(std::make_unique<rdma::RdmaListener>(
-        rdma::RdmaOptions{.address = settings.listen == "::" ? "" : settings.listen,
-                          .pin_budget = MiB(static_cast<uint64_t>(settings.pin_budget_mib))}));
+    rdma::RdmaOptions options = RdmaOptionsOf(settings);
+    if (options.address.empty() && settings.listen != "::") options.address = settings.listen;
+    listeners.push_back(std::make_unique<rdma::RdmaListener>(std::move(options)));
   }
 #endif
   const std::string everywhere = settings.listen == "::" ? "" : settings.listen;

@@ -106,6 +106,60 @@ TEST_F(RdmaChannelTest, the_send_queue_is_never_overrun) {
   for (uint64_t page = 0; page < 2048; page += 2) ASSERT_TRUE(Same(page)) << page;
 }
 
+TEST_F(RdmaChannelTest, a_full_queue_is_counted) {
+  Open();
+  std::vector<PageWrite> writes;
+  for (uint64_t page = 0; page < 400; page += 2) writes.push_back(source_.Write(page));
+  ASSERT_TRUE(channel().Write({writes.data(), 1}).ok());  // opens the piece
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(channel().stats().full, 0U);
+  link().hold_local_completions = true;
+  ASSERT_TRUE(channel().Write(writes).ok());  // 200 into a queue of 64
+  EXPECT_GE(channel().stats().full, 2U);
+}
+
+TEST_F(RdmaChannelTest, under_a_rate_limit_it_sleeps_at_once) {
+  Open();
+  channel().SetWaiting(Waiting::kSleep);
+  const size_t polls = link().polls;
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_GE(link().waits, 1U);
+  EXPECT_LE(link().polls, polls + 4);  // before and after it slept
+}
+
+TEST_F(RdmaChannelTest, while_the_guest_stands_still_it_polls_and_does_not_sleep) {
+  Open();
+  channel().SetWaiting(Waiting::kPoll);
+  const size_t polls = link().polls;
+  link().on_poll = [&] {
+    if (link().polls == polls + 1000) DeliverAndServe(*pairs_[0]);
+  };
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok());
+  EXPECT_EQ(link().waits, 0U);
+}
+
+TEST_F(RdmaChannelTest, a_peer_that_says_nothing_is_slept_for_in_the_end) {
+  Open();
+  channel().SetWaiting(Waiting::kPoll);
+  ASSERT_TRUE(channel().Flush(In(seconds(10))).ok()) << "the double answers who sleeps";
+  EXPECT_EQ(link().waits, 1U);
+}
+
+// Before the guest is touched: a way on which messages pass, but no writes.
+TEST_F(RdmaChannelTest, writes_that_do_not_arrive_are_found_out_before_pages_are_sent) {
+  Open(2);
+  const Nonce nonce{std::byte{1}};
+  const auto prove = [&](Pair& pair) {
+    Welcome welcome{};
+    welcome.proof_rkey = pair.service->proof_place().rkey;
+    welcome.proof_address = pair.service->proof_place().address;
+    return pair.channel->Prove(welcome, nonce, In(seconds(10)));
+  };
+  EXPECT_TRUE(prove(*pairs_[0]).ok());
+  pairs_[1]->source->lose_writes = true;
+  EXPECT_THAT(std::string(prove(*pairs_[1]).message()), HasSubstr("did not arrive"));
+}
+
 TEST_F(RdmaChannelTest, a_write_after_zeros_to_the_same_page_wins) {
   Open();
   source_.Fill(5, 9);

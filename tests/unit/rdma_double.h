@@ -116,6 +116,8 @@ class FakeLink : public Link {
   }
 
   absl::StatusOr<size_t> Poll(std::span<ibv_wc> completions) override {
+    ++polls;
+    if (on_poll) on_poll();
     size_t taken = 0;
     while (taken < completions.size() && !completions_.empty()) {
       completions[taken++] = completions_.front();
@@ -126,6 +128,7 @@ class FakeLink : public Link {
   }
 
   void Wait(Deadline) override {
+    ++waits;
     if (on_wait) on_wait();
   }
   void Interrupt(absl::Status reason) override {
@@ -153,7 +156,8 @@ class FakeLink : public Link {
         std::byte* to =
             peers_.Find(operation.request.wr.rdma.rkey, operation.request.wr.rdma.remote_addr,
                         operation.bytes.size(), Access::kRemoteWrite);
-        if (to != nullptr) std::memcpy(to, operation.bytes.data(), operation.bytes.size());
+        if (to != nullptr && !lose_writes)
+          std::memcpy(to, operation.bytes.data(), operation.bytes.size());
       } else {
         peer_->Arrive(operation.bytes);
       }
@@ -161,6 +165,10 @@ class FakeLink : public Link {
   }
 
   std::function<void()> on_wait;
+  std::function<void()> on_poll;
+  bool lose_writes = false;
+  size_t polls = 0;
+  size_t waits = 0;
   bool hold_local_completions = false;
   bool deliver_at_once = false;
   size_t doorbells = 0;

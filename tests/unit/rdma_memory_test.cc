@@ -105,5 +105,17 @@ TEST_F(RdmaMemory, memory_that_cannot_be_registered_goes_through_the_staging_rin
   EXPECT_TRUE(Same(0, kGuestBytes / kPageBytes));
 }
 
+// Given up, or done: whoever kept a key can do nothing with it.
+TEST_F(RdmaMemory, keys_are_good_for_nothing_when_the_migration_is_over) {
+  Open();
+  const PageWrite write = source_.Write(0);
+  ASSERT_TRUE(channel().Write({&write, 1}).ok());
+  ASSERT_TRUE(channel().Flush(In(std::chrono::seconds(10))).ok());
+  landing_->Close();
+  const absl::Status late = channel().Write({&write, 1});
+  EXPECT_TRUE(absl::IsAborted(late)) << late;
+  EXPECT_FALSE(destination_memory_.Covers(destination_.page(0)));
+}
+
 }  // namespace
 }  // namespace ramferry::rdma

@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <memory>
 
@@ -62,6 +63,26 @@ int Lanes(uint8_t width) {
   }
 }
 
+}  // namespace
+
+std::string GidAddress(const ibv_gid& gid) {
+  char text[INET6_ADDRSTRLEN] = "";
+  const auto* address = reinterpret_cast<const in6_addr*>(gid.raw);
+  if (IN6_IS_ADDR_V4MAPPED(address)) {
+    ::inet_ntop(AF_INET, gid.raw + 12, text, sizeof text);
+  } else {
+    ::inet_ntop(AF_INET6, gid.raw, text, sizeof text);
+  }
+  return text;
+}
+
+const char* GidKind(uint32_t type) {
+  const char* const kinds[] = {"InfiniBand", "RoCE v1", "RoCE v2"};
+  return type <= 2 ? kinds[type] : "unknown";
+}
+
+namespace {
+
 RdmaPort ProbePort(ibv_context* context, uint8_t number) {
   RdmaPort port;
   port.number = number;
@@ -81,11 +102,8 @@ RdmaPort ProbePort(ibv_context* context, uint8_t number) {
     if (ibv_query_gid_ex(context, number, static_cast<uint32_t>(i), &entry, 0) != 0) continue;
     RdmaGid gid;
     gid.index = entry.gid_index;
-    char text[INET6_ADDRSTRLEN] = "";
-    ::inet_ntop(AF_INET6, entry.gid.raw, text, sizeof text);
-    gid.address = text;
-    const char* const kinds[] = {"InfiniBand", "RoCE v1", "RoCE v2"};
-    gid.kind = entry.gid_type <= 2 ? kinds[entry.gid_type] : "unknown";
+    gid.address = GidAddress(entry.gid);
+    gid.kind = GidKind(entry.gid_type);
     char name[IF_NAMESIZE] = "";
     if (entry.ndev_ifindex != 0 && ::if_indextoname(entry.ndev_ifindex, name) != nullptr) {
       gid.interface = name;
@@ -93,6 +111,15 @@ RdmaPort ProbePort(ibv_context* context, uint8_t number) {
     port.gids.push_back(std::move(gid));
   }
   return port;
+}
+
+ByteCount FreeMemory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    constexpr std::string_view kField = "MemAvailable:";
+    if (line.starts_with(kField)) return KiB(std::stoull(line.substr(kField.size())));
+  }
+  return ByteCount(0);
 }
 
 void FindProblems(const RdmaDevice& device, std::vector<RdmaProblem>& problems) {
@@ -125,6 +152,8 @@ void FindProblems(const RdmaDevice& device, std::vector<RdmaProblem>& problems) 
 RdmaReport ProbeRdma() {
   RdmaReport report;
   report.pin_limit = PinLimit();
+  report.pin_headroom = FreeMemory();
+  if (report.pin_limit) report.pin_headroom = std::min(report.pin_headroom, *report.pin_limit);
   int count = 0;
   ibv_device** const list = ibv_get_device_list(&count);
   for (int i = 0; list != nullptr && i < count; ++i) {

@@ -2,6 +2,8 @@
 // migration.
 #pragma once
 
+#include <infiniband/verbs.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -39,6 +41,11 @@ struct RdmaDevice {
   std::vector<RdmaPort> ports;
 };
 
+// As people write it: an IPv4 address where it is one.
+[[nodiscard]] std::string GidAddress(const ibv_gid& gid);
+// "InfiniBand", "RoCE v1", "RoCE v2"; `type` as in ibv_gid_entry.
+[[nodiscard]] const char* GidKind(uint32_t type);
+
 struct RdmaProblem {
   std::string what;
   std::string fix;
@@ -47,6 +54,8 @@ struct RdmaProblem {
 struct RdmaReport {
   std::vector<RdmaDevice> devices;
   std::optional<ByteCount> pin_limit;  // empty: none
+  // What can be pinned for a guest that comes: free memory, within the limit.
+  ByteCount pin_headroom;
   std::vector<RdmaProblem> problems;
   // A migration can use RDMA: there is an active port. It proves nothing about the way to a peer.
   bool usable = false;

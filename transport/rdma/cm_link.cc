@@ -1,15 +1,16 @@
 #include "transport/rdma/cm_link.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/status.h"
 #include "fmt/format.h"
+#include "transport/rdma/check.h"
 #include "transport/rdma/device_watch.h"
 #include "transport/rdma/pin_limit.h"
 #include "transport/rdma/wire.h"
@@ -44,7 +45,7 @@ ibv_mr* RegisterThroughWritableMapping(ibv_pd* pd, const std::byte* address, uin
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CmMemory>> CmMemory::Create(ibv_context* device) {
+absl::StatusOr<std::unique_ptr<CmMemory>> CmMemory::Create(ibv_context* device, bool on_demand) {
   ibv_device_attr attributes{};
   if (const int error = ibv_query_device(device, &attributes); error != 0) {
     return ErrnoStatus(error, fmt::format("cannot ask RDMA device {} for its limits",
@@ -55,7 +56,7 @@ absl::StatusOr<std::unique_ptr<CmMemory>> CmMemory::Create(ibv_context* device) 
     return ErrnoStatus(errno, fmt::format("no protection domain from RDMA device {}",
                                           ibv_get_device_name(device->device)));
   }
-  return std::unique_ptr<CmMemory>(new CmMemory(device, pd, attributes));
+  return std::unique_ptr<CmMemory>(new CmMemory(device, pd, attributes, on_demand));
 }
 
 CmMemory::~CmMemory() {
@@ -67,6 +68,7 @@ absl::StatusOr<Registration> CmMemory::Register(const std::byte* address, uint64
   int flags = 0;
   if (access == Access::kLocalWrite) flags = IBV_ACCESS_LOCAL_WRITE;
   if (access == Access::kRemoteWrite) flags = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+  if (on_demand_ && access != Access::kLocalWrite) flags |= IBV_ACCESS_ON_DEMAND;
   ibv_mr* mr = ibv_reg_mr(pd_, const_cast<std::byte*>(address), length, flags);
   if (mr == nullptr && errno == EFAULT && access == Access::kLocalRead) {
     mr = RegisterThroughWritableMapping(pd_, address, length);
@@ -101,11 +103,12 @@ size_t CmMemory::most_registrations() const {
   return static_cast<size_t>(std::max(attributes_.max_mr, 1));
 }
 
-CmLink::CmLink(rdma_cm_id* id, EventChannel events) : id_(id), events_(std::move(events)) {}
+CmLink::CmLink(rdma_cm_id* id, EventChannel events, PathWishes wishes)
+    : id_(id), events_(std::move(events)), wishes_(wishes) {}
 
 absl::StatusOr<std::unique_ptr<CmLink>> CmLink::Create(rdma_cm_id* id, EventChannel events,
-                                                       const CmMemory& memory) {
-  std::unique_ptr<CmLink> link(new CmLink(id, std::move(events)));
+                                                       const CmMemory& memory, PathWishes wishes) {
+  std::unique_ptr<CmLink> link(new CmLink(id, std::move(events), wishes));
   RETURN_IF_ERROR(link->Prepare(memory));
   return link;
 }
@@ -146,9 +149,11 @@ absl::Status CmLink::Prepare(const CmMemory& memory) {
   init.cap = {limits_.send_depth, limits_.receive_depth, 1, 1, 0};
   init.qp_type = IBV_QPT_RC;
   init.sq_sig_all = 0;
-  if (rdma_create_qp(id_, memory.pd(), &init) != 0) {
+  qp_ = ibv_create_qp(memory.pd(), &init);
+  if (qp_ == nullptr) {
     return ErrnoStatus(errno, fmt::format("no queue pair from RDMA device {}", name));
   }
+  RETURN_IF_ERROR(Move(IBV_QPS_INIT));  // receives may be posted
   watch_ = DeviceWatch::Of(device);
   watch_->Add(this);
   return absl::OkStatus();
@@ -156,9 +161,12 @@ absl::Status CmLink::Prepare(const CmMemory& memory) {
 
 CmLink::~CmLink() {
   if (watch_) watch_->Remove(this);
-  if (id_->qp != nullptr) {
+  if (qp_ != nullptr) {
+    ibv_qp_attr attributes{};
+    attributes.qp_state = IBV_QPS_ERR;
+    ibv_modify_qp(qp_, &attributes, IBV_QP_STATE);
     rdma_disconnect(id_);
-    rdma_destroy_qp(id_);
+    ibv_destroy_qp(qp_);
   }
   if (cq_ != nullptr) {
     ibv_ack_cq_events(cq_, unacknowledged_);
@@ -170,7 +178,7 @@ CmLink::~CmLink() {
 
 absl::Status CmLink::Post(ibv_send_wr* chain) {
   ibv_send_wr* bad = nullptr;
-  if (const int error = ibv_post_send(id_->qp, chain, &bad); error != 0) {
+  if (const int error = ibv_post_send(qp_, chain, &bad); error != 0) {
     return ErrnoStatus(error, "the RDMA device took no more writes");
   }
   return absl::OkStatus();
@@ -178,7 +186,7 @@ absl::Status CmLink::Post(ibv_send_wr* chain) {
 
 absl::Status CmLink::PostReceive(ibv_recv_wr* chain) {
   ibv_recv_wr* bad = nullptr;
-  if (const int error = ibv_post_recv(id_->qp, chain, &bad); error != 0) {
+  if (const int error = ibv_post_recv(qp_, chain, &bad); error != 0) {
     return ErrnoStatus(error, "the RDMA device took no more receives");
   }
   return absl::OkStatus();
@@ -245,31 +253,58 @@ void CmLink::Interrupt(absl::Status reason) {
   ::eventfd_write(interrupt_fd_.get(), 1);
 }
 
-void CmLink::Connected() {
+absl::Status CmLink::Move(ibv_qp_state state) {
   ibv_qp_attr attributes{};
-  ibv_qp_init_attr init{};
-  if (ibv_query_qp(id_->qp, &attributes, IBV_QP_PATH_MTU, &init) == 0) {
-    limits_.path_mtu = BytesOf(attributes.path_mtu);
+  attributes.qp_state = state;
+  int mask = 0;
+  if (rdma_init_qp_attr(id_, &attributes, &mask) != 0) {
+    return ErrnoStatus(errno, "the RDMA connection manager does not know the connection");
   }
+  if (state == IBV_QPS_RTR) {
+    // Old kernels also name attributes of their own for RoCE, above those of a queue pair.
+    mask &= (IBV_QP_DEST_QPN << 1) - 1;
+    if (wishes_.traffic_class) attributes.ah_attr.grh.traffic_class = *wishes_.traffic_class;
+    if (wishes_.service_level) attributes.ah_attr.sl = *wishes_.service_level;
+    limits_.path_mtu = BytesOf(attributes.path_mtu);
+    const std::lock_guard lock(mutex_);
+    path_ = attributes.ah_attr;
+    if (path_.is_global != 0) {
+      (void)ibv_query_gid_ex(id_->verbs, id_->port_num, path_.grh.sgid_index, &gid_, 0);
+    }
+  }
+  if (const int error = ibv_modify_qp(qp_, &attributes, mask); error != 0) {
+    return ErrnoStatus(error, fmt::format("RDMA device {} does not take the queue pair's path",
+                                          ibv_get_device_name(id_->verbs->device)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CmLink::BringUp() {
+  // Once more: what the peer may do is known only now.
+  RETURN_IF_ERROR(Move(IBV_QPS_INIT));
+  RETURN_IF_ERROR(Move(IBV_QPS_RTR));
+  return Move(IBV_QPS_RTS);
+}
+
+bool CmLink::HasItsGid() {
+  const std::lock_guard lock(mutex_);
+  if (path_.is_global == 0) return true;
+  ibv_gid_entry now{};
+  return ibv_query_gid_ex(id_->verbs, id_->port_num, path_.grh.sgid_index, &now, 0) == 0 &&
+         std::memcmp(now.gid.raw, gid_.gid.raw, sizeof now.gid.raw) == 0;
 }
 
 std::string CmLink::Describe() const {
-  ibv_qp_attr attributes{};
-  ibv_qp_init_attr init{};
-  ibv_gid_entry gid{};
+  const std::lock_guard lock(mutex_);
   std::string text =
       fmt::format("{} port {}", ibv_get_device_name(id_->verbs->device), id_->port_num);
-  if (ibv_query_qp(id_->qp, &attributes, IBV_QP_AV | IBV_QP_PATH_MTU, &init) == 0 &&
-      attributes.ah_attr.is_global != 0 &&
-      ibv_query_gid_ex(id_->verbs, id_->port_num, attributes.ah_attr.grh.sgid_index, &gid, 0) ==
-          0) {
-    char address[INET6_ADDRSTRLEN] = "";
-    ::inet_ntop(AF_INET6, gid.gid.raw, address, sizeof address);
-    const char* const kinds[] = {"InfiniBand", "RoCE v1", "RoCE v2"};
-    text += fmt::format(", GID {} {} ({})", attributes.ah_attr.grh.sgid_index, address,
-                        gid.gid_type <= 2 ? kinds[gid.gid_type] : "?");
+  if (path_.is_global != 0) {
+    text += fmt::format(", GID {} {} ({})", path_.grh.sgid_index, GidAddress(gid_.gid),
+                        GidKind(gid_.gid_type));
   }
-  return text + fmt::format(", MTU {}", limits_.path_mtu);
+  text += fmt::format(", MTU {}", limits_.path_mtu);
+  if (path_.is_global != 0) text += fmt::format(", traffic class {}", path_.grh.traffic_class);
+  return text + fmt::format(", service level {}", path_.sl);
 }
 
 absl::StatusOr<rdma_cm_event*> AwaitEvent(rdma_event_channel* channel, rdma_cm_event_type expected,

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -23,7 +24,9 @@ namespace ramferry::rdma {
 
 class CmMemory : public Memory {
  public:
-  [[nodiscard]] static absl::StatusOr<std::unique_ptr<CmMemory>> Create(ibv_context* device);
+  // `on_demand`: guest memory is not pinned, the device faults its pages in (ibv_reg_mr(3)).
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<CmMemory>> Create(ibv_context* device,
+                                                                        bool on_demand);
   ~CmMemory() override;
 
   [[nodiscard]] absl::StatusOr<Registration> Register(const std::byte* address, uint64_t length,
@@ -34,13 +37,14 @@ class CmMemory : public Memory {
   [[nodiscard]] ibv_context* device() const { return device_; }
 
  private:
-  CmMemory(ibv_context* device, ibv_pd* pd, const ibv_device_attr& attributes)
-      : device_(device), pd_(pd), attributes_(attributes) {}
+  CmMemory(ibv_context* device, ibv_pd* pd, const ibv_device_attr& attributes, bool on_demand)
+      : device_(device), pd_(pd), attributes_(attributes), on_demand_(on_demand) {}
   void Deregister(void* handle) override;
 
   ibv_context* device_;
   ibv_pd* pd_;
   ibv_device_attr attributes_;
+  const bool on_demand_;
 };
 
 struct EventChannelDeleter {
@@ -50,14 +54,21 @@ using EventChannel = std::unique_ptr<rdma_event_channel, EventChannelDeleter>;
 
 class DeviceWatch;
 
+// What a person wants otherwise than it comes about by itself; empty: as it comes.
+struct PathWishes {
+  std::optional<uint8_t> traffic_class;  // RoCE: DSCP and ECN of the packets
+  std::optional<uint8_t> service_level;  // 0 to 15; RoCE: the priority in a VLAN tag
+};
+
 class CmLink : public Link {
  public:
-  // Takes over `id`, which has a device (address resolved, or a connection request), and gives it a
-  // queue pair in the protection domain. `events` is the id's own event channel, or null when
-  // somebody else watches it.
+  // Takes over `id`, which has a device (address resolved, or a connection request), and makes a
+  // queue pair in the protection domain for it. `events` is the id's own event channel, or null
+  // when somebody else watches it.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<CmLink>> Create(rdma_cm_id* id,
                                                                       EventChannel events,
-                                                                      const CmMemory& memory);
+                                                                      const CmMemory& memory,
+                                                                      PathWishes wishes);
   ~CmLink() override;
 
   [[nodiscard]] const LinkLimits& limits() const override { return limits_; }
@@ -68,18 +79,27 @@ class CmLink : public Link {
   void Interrupt(absl::Status reason) override;
 
   [[nodiscard]] rdma_cm_id* id() const { return id_; }
-  // "rxe0 port 1, GID 1 ::ffff:10.9.0.1 (RoCE v2), MTU 4096"; once connected.
+  // The queue pair is librdmacm's business only by its number: which way it sends is set here.
+  [[nodiscard]] uint32_t queue_pair() const { return qp_->qp_num; }
+  // Makes the queue pair ready for the peer that the id knows by now: when its response has come,
+  // or before its request is accepted.
+  [[nodiscard]] absl::Status BringUp();
+  // "rxe0 port 1, GID 1 10.9.0.1 (RoCE v2), MTU 4096, traffic class 0, service level 0"; when up.
   [[nodiscard]] std::string Describe() const;
-  void Connected();  // reads what is known only now (MTU)
 
  private:
   friend class DeviceWatch;
-  CmLink(rdma_cm_id* id, EventChannel events);
+  CmLink(rdma_cm_id* id, EventChannel events, PathWishes wishes);
   [[nodiscard]] absl::Status Prepare(const CmMemory& memory);
+  [[nodiscard]] absl::Status Move(ibv_qp_state state);
+  // Whether the address that the queue pair sends from is still what it was.
+  [[nodiscard]] bool HasItsGid();
   void TakeConnectionEvent();
 
   rdma_cm_id* id_;
   EventChannel events_;
+  const PathWishes wishes_;
+  ibv_qp* qp_ = nullptr;
   std::shared_ptr<DeviceWatch> watch_;
   ibv_comp_channel* completions_ = nullptr;
   ibv_cq* cq_ = nullptr;
@@ -90,8 +110,11 @@ class CmLink : public Link {
 
   UniqueFd interrupt_fd_;
   std::atomic<bool> interrupted_{false};
-  std::mutex mutex_;
-  absl::Status reason_;  // guarded by mutex_
+  mutable std::mutex mutex_;
+  // Guarded by mutex_:
+  absl::Status reason_;
+  ibv_ah_attr path_{};   // when up
+  ibv_gid_entry gid_{};  // what path_ sends from, if it sends from one
 };
 
 // The next event of `channel` by the deadline, which must be of `expected`; anything else is an

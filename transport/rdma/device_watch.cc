@@ -65,7 +65,7 @@ void DeviceWatch::Deliver(const ibv_async_event& event) {
       case IBV_EVENT_QP_FATAL:
       case IBV_EVENT_QP_REQ_ERR:
       case IBV_EVENT_QP_ACCESS_ERR:
-        if (event.element.qp == link->id_->qp) {
+        if (event.element.qp == link->qp_) {
           link->Interrupt(absl::UnavailableError(
               fmt::format("RDMA device {} gave up the queue pair: {}", device, name)));
         }
@@ -77,13 +77,24 @@ void DeviceWatch::Deliver(const ibv_async_event& event) {
         }
         break;
       case IBV_EVENT_PORT_ERR:
-      case IBV_EVENT_GID_CHANGE:
-      case IBV_EVENT_LID_CHANGE:
-        if (event.element.port_num == link->id_->port_num &&
-            event.event_type == IBV_EVENT_PORT_ERR) {
+        if (event.element.port_num == link->id_->port_num) {
           link->Interrupt(absl::UnavailableError(
               fmt::format("port {} of RDMA device {} went down: check cable and switch",
                           event.element.port_num, device)));
+        }
+        break;
+      // Also comes when another address of the port came or went.
+      case IBV_EVENT_GID_CHANGE:
+        if (event.element.port_num == link->id_->port_num && !link->HasItsGid()) {
+          link->Interrupt(absl::UnavailableError(
+              fmt::format("port {} of RDMA device {} has lost the address (GID) in use",
+                          event.element.port_num, device)));
+        }
+        break;
+      case IBV_EVENT_LID_CHANGE:
+        if (event.element.port_num == link->id_->port_num) {
+          link->Interrupt(absl::UnavailableError(fmt::format(
+              "port {} of RDMA device {} was given another LID", event.element.port_num, device)));
         }
         break;
       case IBV_EVENT_DEVICE_FATAL:

@@ -148,6 +148,10 @@ absl::Status ChannelService::Prepare(Memory& memory) {
   for (uint32_t slot = 0; slot < kMessageCredits; ++slot) {
     RETURN_IF_ERROR(messages_.Receive(*link_, slot));
   }
+  proof_ = std::make_unique<WireRange>();
+  ASSIGN_OR_RETURN(proof_registration_,
+                   memory.Register(reinterpret_cast<const std::byte*>(proof_.get()),
+                                   sizeof(WireRange), Access::kRemoteWrite));
   return absl::OkStatus();
 }
 
@@ -213,6 +217,13 @@ absl::Status ChannelService::Handle(const Message& message, bool& goodbye) {
     case MessageType::kFlush:
       // This message completed here, so all writes before it on this queue pair are visible.
       answer.type = MessageType::kFlushed;
+      return Answer(answer);
+    case MessageType::kProve:
+      if (std::memcmp(proof_.get(), &message.ranges[0], sizeof(WireRange)) != 0) {
+        return absl::UnavailableError(
+            "what the source wrote over RDMA did not arrive in this host's memory");
+      }
+      answer.type = MessageType::kProved;
       return Answer(answer);
     case MessageType::kBye:
       goodbye = true;

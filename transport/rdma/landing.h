@@ -83,6 +83,11 @@ class ChannelService {
       std::unique_ptr<Link> link, Memory& memory, Landing& landing);
   ~ChannelService();
 
+  // Where the source may write, to prove that its writes arrive (wire.h, kProve).
+  [[nodiscard]] Landing::Key proof_place() const {
+    return {proof_registration_.rkey(), reinterpret_cast<uintptr_t>(proof_.get())};
+  }
+
   // Serves until the source said goodbye (OK) or something failed. One thread.
   [[nodiscard]] absl::Status Serve();
   // Thread-safe: makes Serve return `reason` soon.
@@ -101,6 +106,8 @@ class ChannelService {
   std::unique_ptr<Link> link_;
   Landing& landing_;
   MessageSlots messages_;  // kMessageCredits receives, then the answers
+  std::unique_ptr<WireRange> proof_;
+  Registration proof_registration_;
   uint32_t answers_in_flight_ = 0;
   uint32_t next_answer_ = 0;
 };

@@ -27,6 +27,19 @@ absl::Status MessageSlots::Send(Link& link, uint64_t slot) {
   return link.Post(&request);
 }
 
+absl::Status MessageSlots::WriteRange(Link& link, uint64_t slot, uint64_t address, uint32_t rkey) {
+  ibv_sge element{reinterpret_cast<uintptr_t>(&messages_[slot].ranges[0]), sizeof(WireRange),
+                  registration_.lkey()};
+  ibv_send_wr request{};
+  request.opcode = IBV_WR_RDMA_WRITE;
+  request.send_flags = IBV_SEND_SIGNALED;
+  request.sg_list = &element;
+  request.num_sge = 1;
+  request.wr.rdma.remote_addr = address;
+  request.wr.rdma.rkey = rkey;
+  return link.Post(&request);
+}
+
 absl::Status MessageSlots::Receive(Link& link, uint64_t slot) {
   ibv_sge element = Element(slot);
   ibv_recv_wr request{};

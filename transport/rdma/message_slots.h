@@ -22,6 +22,8 @@ class MessageSlots {
 
   // Sends what is in the slot, with a completion; until that it must stay as it is.
   [[nodiscard]] absl::Status Send(Link& link, uint64_t slot);
+  // Writes range 0 of the message in the slot to the peer's memory, with a completion.
+  [[nodiscard]] absl::Status WriteRange(Link& link, uint64_t slot, uint64_t address, uint32_t rkey);
   // The next message comes into the slot, whose number is then in the completion's wr_id.
   [[nodiscard]] absl::Status Receive(Link& link, uint64_t slot);
 

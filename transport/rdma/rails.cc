@@ -94,12 +94,9 @@ std::vector<NumaNode> NodesOfShares(std::span<const MappedRegion> memory, size_t
 std::vector<std::string> RailAddresses() {
   std::vector<std::string> addresses;
   const auto of_port = [](const RdmaPort& port) -> std::string {
-    constexpr std::string_view kMapped = "::ffff:";
     for (const RdmaGid& gid : port.gids) {
       if (gid.kind != "RoCE v2" || gid.address.starts_with("fe80:")) continue;
-      const bool mapped = gid.address.starts_with(kMapped);
-      std::string address = mapped ? gid.address.substr(kMapped.size()) : gid.address;
-      if (!address.starts_with("127.") && address != "::1") return address;
+      if (!gid.address.starts_with("127.") && gid.address != "::1") return gid.address;
     }
     return "";
   };

@@ -237,6 +237,11 @@ absl::Status RdmaChannel::Append(const std::byte* from, uint32_t lkey, uint64_t 
   return absl::OkStatus();
 }
 
+void RdmaChannel::Posted(uint32_t requests, uint64_t staged) {
+  signals_[(signal_head_ + signal_count_++) % signals_.size()] = {requests, staged};
+  in_flight_ += requests;
+}
+
 absl::Status RdmaChannel::PostChain() {
   if (chained_ == 0) return absl::OkStatus();
   RETURN_IF_ERROR(WaitForRoom(chained_));
@@ -244,8 +249,7 @@ absl::Status RdmaChannel::PostChain() {
   requests_[chained_ - 1].next = nullptr;
   requests_[chained_ - 1].send_flags = IBV_SEND_SIGNALED;
   RETURN_IF_ERROR(link_->Post(requests_.data()));
-  signals_[(signal_head_ + signal_count_++) % signals_.size()] = {chained_, chain_staged_};
-  in_flight_ += chained_;
+  Posted(chained_, chain_staged_);
   chained_ = 0;
   chain_staged_ = 0;
   return Reap();

@@ -41,6 +41,13 @@ class RdmaChannel : public PageChannel {
       std::shared_ptr<void> context, std::unique_ptr<Link> link, Memory& memory);
   ~RdmaChannel() override;
 
+  // What capabilities() then say.
+  void SetPath(std::string path) { capabilities_.path = std::move(path); }
+
+  // Writes to memory of the destination's that is there for this (Welcome), and has the destination
+  // say that it arrived. Before anything else.
+  [[nodiscard]] absl::Status Prove(const Welcome& welcome, const Nonce& nonce, Deadline deadline);
+
   // The table comes after the connection: its limits are known only then.
   void UseTable(PieceTable& table);
 
@@ -49,6 +56,7 @@ class RdmaChannel : public PageChannel {
   [[nodiscard]] absl::Status WriteZeros(std::span<const PageZero> zeros) override;
   [[nodiscard]] absl::Status Flush(Deadline deadline) override;
   [[nodiscard]] ChannelStats stats() const override { return stats_; }
+  void SetWaiting(Waiting waiting) override { waiting_ = waiting; }
   void Abort() override;
 
  private:
@@ -64,6 +72,7 @@ class RdmaChannel : public PageChannel {
 
   RdmaChannel(std::shared_ptr<void> context, std::unique_ptr<Link> link);
   [[nodiscard]] absl::Status Prepare(Memory& memory);
+  void Posted(uint32_t requests, uint64_t staged);  // the last of them with a signal
 
   [[nodiscard]] absl::Status WriteOne(const PageWrite& write);
   [[nodiscard]] absl::Status Check(RegionId region, uint64_t offset, uint64_t length) const;
@@ -95,6 +104,7 @@ class RdmaChannel : public PageChannel {
   ChannelStats stats_;
   absl::Status dead_;
   std::atomic<bool> aborted_{false};
+  Waiting waiting_ = Waiting::kAdapt;
 
   std::vector<bool> used_;  // by PieceId
   std::vector<PieceId> in_use_;

@@ -1,6 +1,7 @@
 // RdmaChannel: what the completion queue says, and waiting for it.
 #include <array>
 #include <chrono>
+#include <thread>
 
 #include "base/status.h"
 #include "fmt/format.h"
@@ -10,12 +11,17 @@ namespace ramferry::rdma {
 namespace {
 
 constexpr auto kReasonTime = std::chrono::milliseconds(500);
+
 // A busy look at the completion queue costs less than going to sleep for it, for a while.
 constexpr auto kSpinTime = std::chrono::microseconds(20);
+// When no wake-up may be waited for: some milliseconds of looking, in which a peer that lives
+// answers. When it does not, the news of why come only to who sleeps (Link::Wait).
+constexpr int kMostLooks = 10'000;
 
 }  // namespace
 
 absl::Status RdmaChannel::WaitForRoom(uint32_t requests) {
+  if (in_flight_ + requests > link_->limits().send_depth) ++stats_.full;
   while (in_flight_ + requests > link_->limits().send_depth) {
     RETURN_IF_ERROR(WaitForEvent(Deadline::max()));
   }
@@ -26,10 +32,16 @@ absl::Status RdmaChannel::WaitForRoom(uint32_t requests) {
 absl::Status RdmaChannel::WaitForEvent(Deadline deadline) {
   const uint32_t before = in_flight_;
   const Deadline spin_until = In(kSpinTime);
-  do {
+  for (int looks = 1;; ++looks) {
     RETURN_IF_ERROR(Reap());
     if (in_flight_ != before || answered_) return absl::OkStatus();
-  } while (Clock::now() < spin_until);
+    if (waiting_ == Waiting::kSleep) break;
+    if (waiting_ == Waiting::kAdapt && Clock::now() >= spin_until) break;
+    if (waiting_ == Waiting::kPoll) {
+      if (looks >= kMostLooks) break;
+      std::this_thread::yield();  // a software device may need this very CPU to get on
+    }
+  }
   link_->Wait(deadline);
   return Reap();
 }

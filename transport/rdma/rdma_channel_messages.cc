@@ -1,5 +1,6 @@
 // RdmaChannel: what it tells and asks the destination: zeros, flushes, pieces.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/status.h"
@@ -14,8 +15,7 @@ absl::Status RdmaChannel::SendMessage(const Message& message) {
   next_message_ = (next_message_ + 1) % kMessageCredits;
   messages_[slot] = message;
   RETURN_IF_ERROR(messages_.Send(*link_, slot));
-  signals_[(signal_head_ + signal_count_++) % signals_.size()] = {1, 0};
-  ++in_flight_;
+  Posted(1, 0);
   ++unanswered_;
   stats_.wire += ByteCount(sizeof(Message) + kPacketOverhead);
   return absl::OkStatus();
@@ -41,6 +41,22 @@ absl::StatusOr<Message> RdmaChannel::Ask(Message message, MessageType answer, De
   unanswered_ = 0;
   pending_zeros_.clear();
   return answer_;
+}
+
+absl::Status RdmaChannel::Prove(const Welcome& welcome, const Nonce& nonce, Deadline deadline) {
+  Message prove{};
+  prove.type = MessageType::kProve;
+  static_assert(sizeof nonce == sizeof prove.ranges[0].offset + sizeof prove.ranges[0].length);
+  std::memcpy(&prove.ranges[0].offset, nonce.data(), sizeof nonce);
+  constexpr uint32_t kUnused = kMessageCredits - 1;  // until so many messages were sent
+  messages_[kUnused] = prove;
+  absl::Status status =
+      messages_.WriteRange(*link_, kUnused, welcome.proof_address, welcome.proof_rkey);
+  if (status.ok()) {
+    Posted(1, 0);
+    status = Ask(prove, MessageType::kProved, deadline).status();
+  }
+  return status.ok() ? status : Fail(std::move(status));
 }
 
 // Returns when the destination's CPU sees all writes and has cleared all zeros told so far.

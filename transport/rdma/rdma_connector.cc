@@ -122,18 +122,18 @@ absl::StatusOr<Resolved> Resolve(const RdmaOptions& options, const std::string& 
   return resolved;
 }
 
-// One connection of the offer: resolve, make the queue pair, prove the token, be welcomed.
+// One connection of the offer: resolve, make the queue pair, prove the token, be welcomed, write.
 absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
                                       SourceSide::Rail& rail, const RdmaOptions& options,
-                                      uint16_t port, const std::string& token, Deadline deadline,
-                                      std::string& path) {
+                                      uint16_t port, const std::string& token, Deadline deadline) {
   ASSIGN_OR_RETURN(Resolved resolved, Resolve(options, rail.address, port, deadline));
   rdma_event_channel* const channel = resolved.events.get();
   if (rail.memory->device() != resolved.id->verbs) {
     return absl::UnavailableError("the way there has changed to another RDMA device");
   }
   ASSIGN_OR_RETURN(std::unique_ptr<CmLink> link,
-                   CmLink::Create(resolved.id.release(), std::move(resolved.events), *rail.memory));
+                   CmLink::Create(resolved.id.release(), std::move(resolved.events), *rail.memory,
+                                  {options.traffic_class, options.service_level}));
   CmLink* const connected = link.get();
   Connection connection;
   ASSIGN_OR_RETURN(connection.channel, RdmaChannel::Create(side, std::move(link), *rail.memory));
@@ -142,19 +142,22 @@ absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
   rdma_conn_param parameters{};
   parameters.private_data = &greeting;
   parameters.private_data_len = sizeof greeting;
+  parameters.qp_num = connected->queue_pair();
   parameters.retry_count = kRetries;
   parameters.rnr_retry_count = 7;
   if (rdma_connect(connected->id(), &parameters) != 0) return ErrnoStatus(errno, "rdma_connect");
-  ASSIGN_OR_RETURN(rdma_cm_event * event,
-                   AwaitEvent(channel, RDMA_CM_EVENT_ESTABLISHED, deadline, options.cancel_fd));
+  ASSIGN_OR_RETURN(rdma_cm_event * event, AwaitEvent(channel, RDMA_CM_EVENT_CONNECT_RESPONSE,
+                                                     deadline, options.cancel_fd));
   const auto* data = static_cast<const std::byte*>(event->param.conn.private_data);
   auto welcome = ParseWelcome({data, data == nullptr ? 0U : event->param.conn.private_data_len},
                               greeting, token);
   rdma_ack_cm_event(event);
   RETURN_IF_ERROR(welcome.status());
   connection.welcome = *welcome;
-  connected->Connected();
-  path = connected->Describe();
+  RETURN_IF_ERROR(connected->BringUp());
+  if (rdma_establish(connected->id()) != 0) return ErrnoStatus(errno, "rdma_establish");
+  connection.channel->SetPath(connected->Describe());
+  RETURN_IF_ERROR(connection.channel->Prove(connection.welcome, greeting.nonce, deadline));
   return connection;
 }
 
@@ -176,7 +179,7 @@ absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const Chann
     for (const SourceSide::Rail& rail : side.rails) {
       if (rail.memory->device() == resolved.id->verbs) return absl::OkStatus();
     }
-    ASSIGN_OR_RETURN(auto memory, CmMemory::Create(resolved.id->verbs));
+    ASSIGN_OR_RETURN(auto memory, CmMemory::Create(resolved.id->verbs, options.on_demand));
     side.rails.push_back({.address = address, .memory = std::move(memory)});
     return absl::OkStatus();
   };
@@ -228,12 +231,10 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
   }
   ByteCount budget = options_.pin_budget;
   std::vector<std::pair<std::unique_ptr<RdmaChannel>, SourceSide::Rail*>> channels;
-  paths_.clear();
   const std::vector<size_t> rails = RailOfEachChannel(*side, source, offer.tokens.size());
   for (size_t i = 0; i < offer.tokens.size(); ++i) {
     SourceSide::Rail& rail = side->rails[rails[i]];
-    std::string path;
-    auto connection = ConnectOne(side, rail, options_, offer.port, offer.tokens[i], deadline, path);
+    auto connection = ConnectOne(side, rail, options_, offer.port, offer.tokens[i], deadline);
     if (!connection.ok()) return annotate(connection.status(), rail.address);
     const Welcome& welcome = connection->welcome;
     if (welcome.pin_budget != 0) {
@@ -248,7 +249,6 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
     limits.largest_piece = std::min(limits.largest_piece, welcome.largest_registration);
     limits.most_pieces = std::min(limits.most_pieces, welcome.most_pieces);
     channels.emplace_back(std::move(connection->channel), &rail);
-    paths_.push_back(std::move(path));
   }
   for (SourceSide::Rail& rail : side->rails) {
     if (rail.limits.channels == 0) continue;

@@ -195,7 +195,8 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
   welcome.most_pieces =
       static_cast<uint32_t>(std::min<size_t>(kMostPieces, most > 2 * own ? most - own : own));
 
-  auto link = CmLink::Create(id, nullptr, memory);  // owns the id from here on
+  auto link = CmLink::Create(id, nullptr, memory,  // owns the id from here on
+                             {options_.traffic_class, options_.service_level});
   if (!link.ok()) {
     Note(link.status());
     return link.status();
@@ -206,7 +207,14 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
     Note(service.status());
     return service.status();
   }
+  if (absl::Status up = raw->BringUp(); !up.ok()) {
+    Note(up);
+    return up;
+  }
+  welcome.proof_rkey = (*service)->proof_place().rkey;
+  welcome.proof_address = (*service)->proof_place().address;
   rdma_conn_param parameters{};
+  parameters.qp_num = raw->queue_pair();
   parameters.private_data = &welcome;
   parameters.private_data_len = sizeof welcome;
   parameters.rnr_retry_count = 7;
@@ -224,7 +232,7 @@ absl::StatusOr<RdmaReceiver::Rail*> RdmaReceiver::RailOf(ibv_context* device) {
   for (Rail& rail : rails_) {
     if (rail.memory->device() == device) return &rail;
   }
-  ASSIGN_OR_RETURN(auto memory, CmMemory::Create(device));
+  ASSIGN_OR_RETURN(auto memory, CmMemory::Create(device, options_.on_demand));
   auto landing = std::make_unique<Landing>(regions_, *memory, pins_);
   rails_.push_back({std::move(memory), std::move(landing)});
   return &rails_.back();

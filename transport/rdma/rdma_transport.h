@@ -33,8 +33,13 @@ struct RdmaOptions {
   // Bytes of guest memory that may be pinned at once on this host; 0: all of it. The smaller of
   // both hosts' budgets holds. At least a few MiB a channel.
   ByteCount pin_budget;
-  // RoCE: the traffic class (DSCP and ECN) of the connections; empty: the system's default.
+  // What this host's packets carry; empty: the system's default. RoCE: DSCP and ECN.
   std::optional<uint8_t> traffic_class;
+  // 0 to 15. InfiniBand: the virtual lane's choice; RoCE: the priority, where there is a VLAN tag.
+  std::optional<uint8_t> service_level;
+  // On-demand paging instead of pinning, on a device that has it. For measurements: docs/rdma.md
+  // says why nothing else asks for it.
+  bool on_demand = false;
   // Connector: once this descriptor is readable, connecting ends with Cancelled; -1: none
   // (Cancellation::fd).
   int cancel_fd = -1;
@@ -67,16 +72,11 @@ class RdmaConnector : public ChannelConnector {
   [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
       const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) override;
 
-  // Which way the channels of the last Connect go, one a channel, for the log:
-  // "rxe0 port 1, GID 1 ::ffff:10.9.0.1 (RoCE v2), MTU 4096".
-  [[nodiscard]] const std::vector<std::string>& paths() const { return paths_; }
-
   // The most bytes that the channels of the last Connect had pinned at once on this host.
   [[nodiscard]] ByteCount most_pinned() const;
 
  private:
   RdmaOptions options_;
-  std::vector<std::string> paths_;
   std::weak_ptr<struct SourceSide> side_;
 };
 

@@ -11,6 +11,8 @@
 //   kRelease: piece               -> kReleased
 //   kZero: ranges                 (no answer; done before the next kFlushed)
 //   kFlush                        -> kFlushed
+//   kProve: range 0 as written    -> kProved; the source has written the range, as it stands in the
+//                                    message, to where the Welcome says, and there it must be
 //   kBye                          (no answer: the source is done, nothing is wrong)
 //   anything the destination cannot do -> kFailed: text; the channel is dead
 //
@@ -32,7 +34,7 @@ namespace ramferry::rdma {
 
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint16_t kWireVersion = 1;
+inline constexpr uint16_t kWireVersion = 2;
 
 enum class MessageType : uint32_t {
   kRegister = 1,
@@ -40,10 +42,12 @@ enum class MessageType : uint32_t {
   kZero = 3,
   kFlush = 4,
   kBye = 5,
+  kProve = 6,
   kRegistered = 17,
   kReleased = 18,
   kFlushed = 19,
   kFailed = 20,
+  kProved = 21,
 };
 
 struct WireRange {
@@ -94,10 +98,11 @@ struct Welcome {
   uint64_t pin_budget;            // bytes the source may have registered here at once
   uint64_t largest_registration;  // bytes of one piece
   uint32_t most_pieces;
-  uint32_t reserved2;
+  uint32_t proof_rkey;     // of a WireRange that the source may write to,
+  uint64_t proof_address;  // to show that a write arrives
   Proof proof;
 };
-static_assert(sizeof(Welcome) == 64);
+static_assert(sizeof(Welcome) == 72);
 
 // A greeting with a fresh nonce.
 [[nodiscard]] absl::StatusOr<Greeting> MakeGreeting(std::string_view token);
