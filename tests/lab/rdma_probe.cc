@@ -1,7 +1,7 @@
 // Moves memory between two machines through RDMA page channels, without a guest, and proves that
 // every byte arrived. For the lab (scenario rdma_channel) and for real hardware (docs/rdma.md).
 //
-//   destination:  rdma_probe receive OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS
+//   destination:  rdma_probe receive OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS [MODE]
 //   source:       rdma_probe send    OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS [MODE]
 //   either:       rdma_probe check     what ramferry::rdma::ProbeRdma finds
 //
@@ -9,8 +9,10 @@
 // of 0 pins without limit. The source fills three quarters of its memory with random pages, sends
 // them in a bulk round, then in three rounds rewrites scattered pages, some of them with zeros, and
 // sends these, then three times without zeros. The last quarter is never touched: it must stay a
-// hole on both sides. "unregistered" goes through the staging ring, as for memory that a device
-// cannot register.
+// hole on both sides. MODE "unregistered" (send) goes through the staging ring, as for memory that
+// a device cannot register; "until-failure" (send) repeats the bulk round until the channels fail;
+// "on-demand" (both) has the devices fault pages in instead of pinning them; "tcp" (both) takes
+// Ramferry's TCP channels, in the clear, to compare with.
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,6 +32,8 @@
 #include "fmt/format.h"
 #include "transport/rdma/check.h"
 #include "transport/rdma/rdma_transport.h"
+#include "transport/tcp/tcp_connector.h"
+#include "transport/tcp/tcp_listener.h"
 
 namespace ramferry {
 namespace {
@@ -112,8 +116,15 @@ void WriteFile(const std::string& path, const std::string& text) {
 
 absl::Status Receive(const Arguments& arguments) {
   const TestMemory memory(arguments.bytes, true);
-  rdma::RdmaListener listener({.address = arguments.address, .pin_budget = arguments.budget});
-  ASSIGN_OR_RETURN(const auto receiver, listener.Expect({&memory.region(), 1}, arguments.channels));
+  std::unique_ptr<ChannelListener> listener = std::make_unique<rdma::RdmaListener>(
+      rdma::RdmaOptions{.address = arguments.address,
+                        .pin_budget = arguments.budget,
+                        .on_demand = arguments.mode == "on-demand"});
+  if (arguments.mode == "tcp") {
+    ASSIGN_OR_RETURN(listener, TcpListener::Create(arguments.address, 0, {}));
+  }
+  ASSIGN_OR_RETURN(const auto receiver,
+                   listener->Expect({&memory.region(), 1}, arguments.channels));
   std::string offer = fmt::format("{} {}\n", arguments.address, receiver->offer().port);
   for (const std::string& token : receiver->offer().tokens) offer += Hex(token) + "\n";
   WriteFile(arguments.offer_file, offer);
@@ -213,6 +224,13 @@ class Sender {
     });
   }
 
+  // Times that a channel's send queue was full.
+  [[nodiscard]] uint64_t full() const {
+    uint64_t times = 0;
+    for (const auto& channel : channels_) times += channel->stats().full;
+    return times;
+  }
+
  private:
   struct Sample {
     double payload;
@@ -242,14 +260,18 @@ absl::Status Send(const Arguments& arguments) {
   for (uint64_t page = 0; page < touched; ++page) fill(page);
 
   ChannelOffer offer;
-  offer.transport = "rdma";
   std::ifstream file(arguments.offer_file);
   file >> offer.address >> offer.port;
   for (std::string token; file >> token;) offer.tokens.push_back(FromHex(token));
 
-  rdma::RdmaConnector connector({.pin_budget = arguments.budget});
-  ASSIGN_OR_RETURN(auto channels, connector.Connect(offer, {&memory.region(), 1}, In(seconds(30))));
-  for (const std::string& path : connector.paths()) fmt::print("channel: {}\n", path);
+  rdma::RdmaConnector connector(
+      {.pin_budget = arguments.budget, .on_demand = arguments.mode == "on-demand"});
+  ASSIGN_OR_RETURN(const auto tcp, TcpConnector::Create({}));
+  ChannelConnector& chosen =
+      arguments.mode == "tcp" ? *tcp : static_cast<ChannelConnector&>(connector);
+  offer.transport = chosen.transport();
+  ASSIGN_OR_RETURN(auto channels, chosen.Connect(offer, {&memory.region(), 1}, In(seconds(30))));
+  for (const auto& channel : channels) fmt::print("channel: {}\n", channel->capabilities().path);
   Sender sender(memory, std::move(channels));
   if (arguments.mode == "until-failure") {
     for (;;) {
@@ -274,6 +296,7 @@ absl::Status Send(const Arguments& arguments) {
     }
     RETURN_IF_ERROR(sender.Scattered(with_zeros ? "scattered" : "no zeros", dirty));
   }
+  fmt::print("full send queue: {} times\n", sender.full());
   fmt::print("pinned at most {} MiB, {} MiB populated\n", connector.most_pinned().value() >> 20,
              memory.populated() >> 20);
   if (arguments.budget.value() != 0 && connector.most_pinned() > arguments.budget) {
@@ -317,8 +340,9 @@ int Main(int count, char** values) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   if (count == 2 && std::string(values[1]) == "check") return Check();
   if (count < 8) {
-    fmt::print(stderr,
-               "usage: rdma_probe send|receive OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS\n");
+    fmt::print(
+        stderr,
+        "usage: rdma_probe send|receive OFFER DONE MIB CHANNELS BUDGET_MIB ADDRESS [MODE]\n");
     return 2;
   }
   Arguments arguments;

@@ -1,12 +1,15 @@
 # What a scenario's scripts can use. Sourced before a.sh and b.sh.
 #
 #   $LAB_host a or b    $LAB_A, $LAB_B their addresses    $LAB_nic the network interface
+#                       $LAB_A6, $LAB_B6 the same in IPv6
 #   $RESULTS            put files there: they come back to the directory of results
 #   $FILES              both hosts see it; what the scenario names as files is there
 #
 # Everything a script prints comes back as $RESULTS/log; its exit code is the host's verdict.
 LAB_A=10.9.0.1
 LAB_B=10.9.0.2
+LAB_A6=fd09::1
+LAB_B6=fd09::2
 RESULTS=$LAB_SCENARIO/results/$LAB_host
 FILES=$LAB_SCENARIO/files
 

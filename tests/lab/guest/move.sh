@@ -30,10 +30,14 @@ guest_start() {
   lab_check "the test guest runs" guest_watch running
 }
 
+make_certificates() {
+  lab_check "certificates" ramferry certs $CERTIFICATES --host "a=$LAB_A,$LAB_A6" --host "b=$LAB_B,$LAB_B6"
+}
+
 # guest_receive COMMAND...: on b; makes the certificates, takes guests in the background, run by COMMAND if there is
 # one. Its process is $receiver; what it says is in /tmp/receive.log as well.
 guest_receive() {
-  lab_check "certificates" ramferry certs $CERTIFICATES --host "a=$LAB_A" --host "b=$LAB_B"
+  make_certificates
   guest_receive_again "$@"
   lab_signal receiving
 }
@@ -51,12 +55,13 @@ guest_receive_again() {
 packets_sent() { cat "/sys/class/infiniband/$1/ports/1/hw_counters/sent_pkts"; }
 
 # begin_move REPORT FLAG...: on a; a slow move in the background, $move; returns when a part of the guest's 24 MiB has
-# gone over RDMA, in packets of 4 KiB.
+# gone over RDMA, by $RDMA_DEVICE, in packets of 4 KiB.
+: "${RDMA_DEVICE:=rxe0}"
 begin_move() {
   local start
-  start=$(packets_sent rxe0)
+  start=$(packets_sent $RDMA_DEVICE)
   guest_move "$1" --transport auto --bandwidth 2 & move=$!
-  until [ $(($(packets_sent rxe0) - start)) -gt 1000 ]; do
+  until [ $(($(packets_sent $RDMA_DEVICE) - start)) -gt 1000 ]; do
     kill -0 $move 2>/dev/null || { echo "FAILED: the move ended too early"; cat "$RESULTS/$1.txt"; exit 1; }
     sleep 0.1
   done
@@ -71,14 +76,15 @@ move_ends_with() {
 # rdma_is_back: after the link was mended.
 rdma_is_back() { until grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state; do sleep 0.1; done; }
 
-# guest_move REPORT FLAG...: on a; exit code of `ramferry migrate`. The report comes back as $RESULTS/REPORT.json,
+# guest_move REPORT FLAG...: on a; exit code of `ramferry migrate`, to $DESTINATION, run by $MOVE_UNDER. The report comes back as $RESULTS/REPORT.json,
 # what was printed as $RESULTS/REPORT.txt. Memory is compared, unless $VERIFY is empty.
+: "${DESTINATION:=$LAB_B:7711}"
 guest_move() {
   local name=$1 code=0
   shift
   guest_counter ticks > $FILES/ticks
   # A small emulated host needs long for the fixed parts of a downtime.
-  ramferry migrate qemu:/run/guest.qmp $LAB_B:7711 "${IDENTITY[@]}" --json "$RESULTS/$name.json" ${VERIFY---verify} \
+  ${MOVE_UNDER-} ramferry migrate qemu:/run/guest.qmp "$DESTINATION" "${IDENTITY[@]}" --json "$RESULTS/$name.json" ${VERIFY---verify} \
     --downtime 2000 --max-rounds 6 --if-not-converging stop "$@" > "$RESULTS/$name.txt" 2>&1 || code=$?
   cat "$RESULTS/$name.txt"
   return $code
@@ -86,6 +92,16 @@ guest_move() {
 
 # reported REPORT KEY VALUE: whether the report says so; VALUE as JSON has it.
 reported() { grep -qF "\"$2\": $3" "$RESULTS/$1.json"; }
+
+# most_pinned: the most KiB that a ramferry of this host had pinned, as it grows; until it is killed.
+most_pinned() {
+  local most=-1 now
+  while sleep 0.1; do
+    now=$(for pid in $(pgrep -x ramferry); do sed -n 's/^VmPin:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status"; done |
+      sort -n | tail -n 1)
+    [ "${now:-0}" -gt $most ] && most=${now:-0} && echo "$most"
+  done
+}
 
 # guest_has_left REPORT: the end of a's part, when the guest has moved.
 guest_has_left() {

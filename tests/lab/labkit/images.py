@@ -133,11 +133,11 @@ def kernel(series, root):
     """Kernel and modules of a Debian kernel series ("6.1", "6.12"); `root` lends depmod."""
     with _building(f"kernel-{series}-{_digest(_EARLY_MODULES, _MODULES)}") as (final, scratch):
         if scratch:
-            package = packages.newest_kernel_package(series)
-            _say(f"downloading {package}")
-            deb = packages.download_alone(package, scratch)
-            packages.unpack(deb, scratch)
-            deb.unlink()
+            for package in packages.newest_kernel_packages(series):
+                _say(f"downloading {package}")
+                deb = packages.download_alone(package, scratch)
+                packages.unpack(deb, scratch)
+                deb.unlink()
             _build_kernel(scratch, root / "tree")
     return Kernel((final / "release").read_text(), final / "vmlinuz", final / "initramfs",
                   final / "modules.ext4")
@@ -178,7 +178,8 @@ def _build_kernel(scratch, root):
     archive.file("init", _INITRAMFS_INIT.encode(), 0o755)
     with gzip.GzipFile(scratch / "initramfs", "wb", compresslevel=1) as out:
         out.write(archive.finish())
-    shutil.copy(scratch / "boot" / f"vmlinuz-{release}", scratch / "vmlinuz")
+    binary = source / "vmlinuz"  # in packages that are split
+    shutil.copy(binary if binary.exists() else scratch / "boot" / f"vmlinuz-{release}", scratch / "vmlinuz")
     (scratch / "release").write_text(release)
     for name in ("lib", "usr", "boot", "chosen"):
         shutil.rmtree(scratch / name, ignore_errors=True)

@@ -103,8 +103,8 @@ def make_root(debs, root):
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.9.0.1 a\n10.9.0.2 b\n")
 
 
-def newest_kernel_package(series):
-    """The name of Debian's newest kernel package of a series, e.g. "6.12"."""
+def newest_kernel_packages(series):
+    """The names of the packages of Debian's newest kernel of a series, e.g. "6.12"."""
     done = subprocess.run(["apt-cache", "pkgnames", f"linux-image-{series}"],
                           capture_output=True, text=True)
     pattern = re.compile(rf"linux-image-{re.escape(series)}\.(\d+)(-(\d+))?(\+\w+)?-amd64$")
@@ -119,7 +119,11 @@ def newest_kernel_package(series):
             "  6.1 comes with Debian 12; 6.12 with bookworm-security or bookworm-backports: add "
             "one of them to the apt sources and run `apt-get update`."
         )
-    return max(found)[2]
+    image = max(found)[2]
+    # Since Linux 7.1 the image and its modules are packages of their own.
+    parts = [image.replace("linux-image", part, 1) for part in ("linux-base", "linux-binary", "linux-modules")]
+    known = subprocess.run(["apt-cache", "pkgnames", "linux-"], capture_output=True, text=True).stdout.split()
+    return [image, *(part for part in parts if part in known)]
 
 
 def tool_of(root, name):

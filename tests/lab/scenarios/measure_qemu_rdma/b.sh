@@ -1,8 +1,23 @@
-# The destination.
-GUEST_MIB=192 FILL_MIB=160
+# The destination. Figures: $FILES/figures.b, TURN WHO BUSY-BEFORE BUSY-AFTER.
+GUEST_MIB=128 FILL_MIB=96
 . /host/guest/move.sh
+# In hundredths of a second, since this host was booted.
+busy() {
+  local user nice system irq soft_irq
+  read -r _ user nice system _ _ irq soft_irq _ < /proc/stat
+  echo $((user + nice + system + irq + soft_irq))
+}
+# while_it_moves TURN WHO
+while_it_moves() {
+  local before
+  before=$(busy)
+  lab_signal "$2$1"
+  lab_wait "$2$1.done" 300
+  echo "$1 $2 $before $(busy)" >> $FILES/figures.b
+  guest_watch whole
+}
 guest_receive
-for turn in 1 2; do
+for turn in 1 2 3; do
   "${GUEST_QEMU[@]}" -incoming "rdma:$LAB_B:7777" 2>&1 & guest=$!
   # RDMA's listening sockets are seen nowhere: QEMU has one when it has opened its completion channel.
   until ls -l /proc/$guest/fd 2>/dev/null | grep -q infinibandevent; do
@@ -10,16 +25,13 @@ for turn in 1 2; do
     sleep 0.2
   done
   sleep 1
-  lab_signal "qemu$turn"
-  lab_wait "qemu$turn.done" 300
-  guest_watch whole
+  while_it_moves $turn qemu
   kill $guest
   wait $guest
   rm -f $GUEST_MEMORY
-  lab_signal "ramferry$turn"
-  lab_wait "ramferry$turn.done" 300
-  guest_watch whole
+  while_it_moves $turn ramferry
   pkill qemu-system
   while pgrep qemu-system > /dev/null; do sleep 0.2; done
   rm -f $GUEST_MEMORY
 done
+lab_signal figures

@@ -6,7 +6,7 @@ few_registrations() {
   mount -t cgroup2 none /tmp/cgroup
   echo +rdma > /tmp/cgroup/cgroup.subtree_control
   mkdir /tmp/cgroup/few
-  echo "rxe0 hca_object=5" > /tmp/cgroup/few/rdma.max
+  echo "rxe0 hca_object=6" > /tmp/cgroup/few/rdma.max
   echo $BASHPID > /tmp/cgroup/few/cgroup.procs
   exec "$@"
 }
