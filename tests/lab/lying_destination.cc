@@ -71,7 +71,7 @@ class Liar {
 
   absl::Status Accept() {
     ASSIGN_OR_RETURN(rdma_cm_event * event,
-                     AwaitEvent(events_.get(), RDMA_CM_EVENT_CONNECT_REQUEST, Deadline::max()));
+                     AwaitEvent(events_.get(), RDMA_CM_EVENT_CONNECT_REQUEST, Deadline::max(), -1));
     rdma_cm_id* const id = event->id;
     const auto* data = static_cast<const std::byte*>(event->param.conn.private_data);
     const auto greeting = ParseGreeting({data, event->param.conn.private_data_len});

@@ -153,7 +153,8 @@ TEST_F(RdmaChannelTest, writes_that_do_not_arrive_are_found_out_before_pages_are
     Welcome welcome{};
     welcome.proof_rkey = pair.service->proof_place().rkey;
     welcome.proof_address = pair.service->proof_place().address;
-    return pair.channel->Prove(welcome, nonce, In(seconds(10)));
+    pair.channel->ProveAtFirstFlush(welcome, nonce);
+    return pair.channel->Flush(In(seconds(10)));
   };
   EXPECT_TRUE(prove(*pairs_[0]).ok());
   pairs_[1]->source->lose_writes = true;

@@ -13,7 +13,6 @@ namespace {
 
 constexpr uint64_t kLargestWrite = MiB(1).value();
 constexpr uint64_t kStagingBytes = MiB(8).value();
-constexpr uint32_t kAnswers = 4;  // receives posted: the peer answers one thing at a time
 constexpr auto kGoodbyeTime = std::chrono::seconds(1);
 
 uint32_t Low32(uint64_t value) {
@@ -51,8 +50,8 @@ absl::Status RdmaChannel::Prepare(Memory& memory) {
   capabilities_.one_sided = true;
   capabilities_.needs_registration = true;
 
-  ASSIGN_OR_RETURN(messages_, MessageSlots::Create(memory, kMessageCredits + kAnswers));
-  for (uint32_t slot = kMessageCredits; slot < kMessageCredits + kAnswers; ++slot) {
+  ASSIGN_OR_RETURN(messages_, MessageSlots::Create(memory, kProofSlot + 1));
+  for (uint32_t slot = kMessageCredits; slot < kProofSlot; ++slot) {
     RETURN_IF_ERROR(messages_.Receive(*link_, slot));
   }
   return absl::OkStatus();

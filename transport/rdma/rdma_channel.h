@@ -44,9 +44,10 @@ class RdmaChannel : public PageChannel {
   // What capabilities() then say.
   void SetPath(std::string path) { capabilities_.path = std::move(path); }
 
-  // Writes to memory of the destination's that is there for this (Welcome), and has the destination
-  // say that it arrived. Before anything else.
-  [[nodiscard]] absl::Status Prove(const Welcome& welcome, const Nonce& nonce, Deadline deadline);
+  // The first Flush also writes the nonce to memory of the destination's that is there for this,
+  // and has the destination say that it arrived. The engine flushes a channel before it touches the
+  // guest.
+  void ProveAtFirstFlush(const Welcome& welcome, const Nonce& nonce);
 
   // The table comes after the connection: its limits are known only then.
   void UseTable(PieceTable& table);
@@ -64,6 +65,9 @@ class RdmaChannel : public PageChannel {
   static constexpr uint64_t kPacketOverhead = 14 + 20 + 8 + 12 + 16 + 4 + 4;
   // For the destination to answer, whatever it is asked: registering memory takes it longest.
   static constexpr std::chrono::seconds kAnswerTime{30};
+
+  static constexpr uint32_t kAnswers = 4;  // receives: the peer answers one thing at a time
+  static constexpr uint32_t kProofSlot = kMessageCredits + kAnswers;
 
   struct Signal {  // what the next completion stands for
     uint32_t requests = 0;
@@ -93,6 +97,7 @@ class RdmaChannel : public PageChannel {
   [[nodiscard]] absl::Status SendMessage(const Message& message);
   [[nodiscard]] absl::StatusOr<Message> Ask(Message message, MessageType answer, Deadline deadline);
   [[nodiscard]] absl::Status Confirm(Deadline deadline);
+  [[nodiscard]] absl::Status Prove(Deadline deadline);
   [[nodiscard]] absl::Status Fail(absl::Status status);
   [[nodiscard]] absl::Status FailedCompletion(const ibv_wc& completion);
 
@@ -120,7 +125,10 @@ class RdmaChannel : public PageChannel {
   size_t signal_head_ = 0;
   size_t signal_count_ = 0;
 
-  MessageSlots messages_;  // kMessageCredits to send, then the receives
+  MessageSlots messages_;  // kMessageCredits to send, then the receives, then the proof
+  bool to_prove_ = false;
+  uint64_t proof_address_ = 0;
+  uint32_t proof_rkey_ = 0;
   uint32_t unanswered_ = 0;
   uint32_t next_message_ = 0;
   uint64_t sequence_ = 0;

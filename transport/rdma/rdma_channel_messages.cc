@@ -43,20 +43,24 @@ absl::StatusOr<Message> RdmaChannel::Ask(Message message, MessageType answer, De
   return answer_;
 }
 
-absl::Status RdmaChannel::Prove(const Welcome& welcome, const Nonce& nonce, Deadline deadline) {
-  Message prove{};
+void RdmaChannel::ProveAtFirstFlush(const Welcome& welcome, const Nonce& nonce) {
+  Message& prove = messages_[kProofSlot];
   prove.type = MessageType::kProve;
   static_assert(sizeof nonce == sizeof prove.ranges[0].offset + sizeof prove.ranges[0].length);
   std::memcpy(&prove.ranges[0].offset, nonce.data(), sizeof nonce);
-  constexpr uint32_t kUnused = kMessageCredits - 1;  // until so many messages were sent
-  messages_[kUnused] = prove;
-  absl::Status status =
-      messages_.WriteRange(*link_, kUnused, welcome.proof_address, welcome.proof_rkey);
-  if (status.ok()) {
-    Posted(1, 0);
-    status = Ask(prove, MessageType::kProved, deadline).status();
-  }
-  return status.ok() ? status : Fail(std::move(status));
+  proof_address_ = welcome.proof_address;
+  proof_rkey_ = welcome.proof_rkey;
+  to_prove_ = true;
+}
+
+absl::Status RdmaChannel::Prove(Deadline deadline) {
+  RETURN_IF_ERROR(PostChain());
+  RETURN_IF_ERROR(WaitForRoom(1));
+  RETURN_IF_ERROR(messages_.WriteRange(*link_, kProofSlot, proof_address_, proof_rkey_));
+  Posted(1, 0);
+  RETURN_IF_ERROR(Ask(messages_[kProofSlot], MessageType::kProved, deadline).status());
+  to_prove_ = false;
+  return absl::OkStatus();
 }
 
 // Returns when the destination's CPU sees all writes and has cleared all zeros told so far.
@@ -68,7 +72,8 @@ absl::Status RdmaChannel::Confirm(Deadline deadline) {
 
 absl::Status RdmaChannel::Flush(Deadline deadline) {
   if (!dead_.ok()) return dead_;
-  if (absl::Status status = Confirm(deadline); !status.ok()) return Fail(std::move(status));
+  absl::Status status = to_prove_ ? Prove(deadline) : Confirm(deadline);
+  if (!status.ok()) return Fail(std::move(status));
   return absl::OkStatus();
 }
 

@@ -122,7 +122,7 @@ absl::StatusOr<Resolved> Resolve(const RdmaOptions& options, const std::string& 
   return resolved;
 }
 
-// One connection of the offer: resolve, make the queue pair, prove the token, be welcomed, write.
+// One connection of the offer: resolve, make the queue pair, prove the token, be welcomed.
 absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
                                       SourceSide::Rail& rail, const RdmaOptions& options,
                                       uint16_t port, const std::string& token, Deadline deadline) {
@@ -157,7 +157,7 @@ absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
   RETURN_IF_ERROR(connected->BringUp());
   if (rdma_establish(connected->id()) != 0) return ErrnoStatus(errno, "rdma_establish");
   connection.channel->SetPath(connected->Describe());
-  RETURN_IF_ERROR(connection.channel->Prove(connection.welcome, greeting.nonce, deadline));
+  connection.channel->ProveAtFirstFlush(connection.welcome, greeting.nonce);
   return connection;
 }
 

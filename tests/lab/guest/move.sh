@@ -60,7 +60,7 @@ packets_sent() { cat "/sys/class/infiniband/$1/ports/1/hw_counters/sent_pkts"; }
 begin_move() {
   local start
   start=$(packets_sent $RDMA_DEVICE)
-  guest_move "$1" --transport auto --bandwidth 2 & move=$!
+  guest_move "$1" --transport auto --bandwidth 2 "${@:2}" & move=$!
   until [ $(($(packets_sent $RDMA_DEVICE) - start)) -gt 1000 ]; do
     kill -0 $move 2>/dev/null || { echo "FAILED: the move ended too early"; cat "$RESULTS/$1.txt"; exit 1; }
     sleep 0.1
