@@ -126,8 +126,9 @@ class Destination : private ControlService, private DestinationHost {
   }
 
  private:
-  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(
-      const GuestDescription& description) override {
+  absl::StatusOr<std::unique_ptr<DestinationGuest>> Reserve(const GuestDescription& description,
+                                                            const ReservationNote& note) override {
+    RETURN_IF_ERROR(note("synthetic:", ""));
     ASSIGN_OR_RETURN(auto guest, SyntheticDestination::Create(description));
     guest_ = guest.get();
     return guest;
@@ -193,12 +194,12 @@ absl::Status Send(const Arguments& arguments) {
   });
   ASSIGN_OR_RETURN(const ControlClientOptions peer, ReachPeer(arguments.place, settings));
   ASSIGN_OR_RETURN(const Journal journal, Journal::Open(settings.state_dir));
-  ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings));
+  Cancellation cancel;
+  ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings, cancel));
   ASSIGN_OR_RETURN(const auto control, ConnectControl(peer));
   std::vector<ChannelConnector*> in_order;
   for (const auto& connector : connectors) in_order.push_back(connector.get());
   Notes notes;
-  Cancellation cancel;
   SourceMigration migration(
       {.guest = *guest,
        .locator = "synthetic",
