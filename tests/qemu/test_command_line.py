@@ -21,7 +21,7 @@ def test_every_command_explains_itself(command):
 
 @pytest.mark.parametrize("arguments", [
     [], ["no-such-command"], ["migrate"], ["migrate", "guest"], ["migrate", "qemu:/x", "host", "--workers", "many"],
-    ["migrate", "qemu:/x", "host", "--workers", "1000"], ["migrate", "xen:7", "host"],
+    ["migrate", "qemu:/x", "host", "--workers", "1000"], ["migrate", "kvm:7", "host"],
     ["migrate", "qemu:/x", "host:70000"], ["migrate", "qemu:/x", "host", "--if-not-converging", "panic"],
     ["resolve", "x", "--run-here", "--discard-here"], ["receive"],
 ])
