@@ -20,6 +20,7 @@ struct RegionDescription {
   ByteCount size;                        // a multiple of backing_page_size
   ByteCount backing_page_size = KiB(4);  // 4 KiB, or the huge page size behind it
   int numa_node = -1;                    // guest NUMA node it belongs to; -1: none stated
+  ByteCount populated;                   // bytes that hold data on the source now; 0: unknown
 
   friend bool operator==(const RegionDescription&, const RegionDescription&) = default;
 };

@@ -25,6 +25,14 @@ int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings);
 // Host, and guest if one is given: everything that would refuse a migration.
 int CheckCommand(const std::string& guest, const Settings& settings);
 
+struct TopologyArguments {
+  std::string guest;  // empty: only the host
+  std::string json;   // files; empty: none; "-": standard output, and no text
+  std::string svg;
+  std::string destination;  // HOST; empty: all network devices count
+};
+int TopologyCommand(const TopologyArguments& arguments, const Settings& settings);
+
 struct CertsArguments {
   std::string directory;
   std::vector<std::string> hosts;    // "NAME" or "NAME=ADDRESS,ADDRESS"

@@ -92,6 +92,8 @@ int Run(int argc, char** argv) {
                 "give-up (default) or stop");
   overrides.Add(migrating, "--workers", &Settings::workers,
                 "sending threads and connections (0: half of the CPUs)");
+  overrides.Add(migrating, "--cpus", &Settings::cpus,
+                "CPUs for the sending threads, as in 0-3,8 (by the NUMA rules)");
   overrides.Add(migrating, "--bandwidth", &Settings::bandwidth_mib,
                 "limit in MiB/s while the guest runs (0: none)");
   overrides.Add(migrating, "--data-encryption", &Settings::data_encryption,
@@ -120,6 +122,10 @@ int Run(int argc, char** argv) {
                 "certificate name of a host that may send; may be given again");
   overrides.Add(receiving, "--runtime-dir", &Settings::runtime_dir,
                 "QMP sockets and logs of the QEMUs started here");
+  overrides.Add(receiving, "--cpus", &Settings::cpus,
+                "CPUs for the receiving threads, as in 0-3,8 (by the NUMA rules)");
+  overrides.Add(receiving, "--numa-map", &Settings::numa_map,
+                "guest NUMA nodes to nodes of this host, as in 0:1,1:0 (by the NUMA rules)");
   overrides.Add(receiving, "--data-encryption", &Settings::data_encryption, "auto, on or off");
   overrides.Add(receiving, "--transport", &Settings::transport, "auto, rdma or tcp");
   AddRdma(receiving, overrides);
@@ -136,6 +142,22 @@ int Run(int argc, char** argv) {
   AddIdentity(checking, overrides);
   checking->callback([&] {
     command = [&checked](const Settings& settings) { return CheckCommand(checked, settings); };
+  });
+
+  TopologyArguments topology;
+  CLI::App* surveying = app.add_subcommand(
+      "topology", "Draw this host's NUMA nodes, and where workers would go to move a guest");
+  surveying->add_option("GUEST", topology.guest, "qemu:PATH of its QMP socket");
+  surveying->add_option("--json", topology.json,
+                        "write it as JSON to this file (-: standard output)");
+  surveying->add_option("--svg", topology.svg,
+                        "write it as a drawing to this file (-: standard output)");
+  surveying->add_option("--to", topology.destination,
+                        "address of a destination: only devices that lead there count");
+  overrides.Add(surveying, "--workers", &Settings::workers, "as for migrate");
+  overrides.Add(surveying, "--cpus", &Settings::cpus, "as for migrate");
+  surveying->callback([&] {
+    command = [&topology](const Settings& settings) { return TopologyCommand(topology, settings); };
   });
 
   CertsArguments certs;

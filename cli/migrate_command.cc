@@ -16,6 +16,7 @@
 #include "cli/report_text.h"
 #include "cli/signals.h"
 #include "cli/transports.h"
+#include "engine/placement/usable_cpus.h"
 #include "engine/source_migration.h"
 #include "fmt/format.h"
 #include "transport/control/client.h"
@@ -76,6 +77,8 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
     }
   });
 
+  ASSIGN_OR_RETURN(const HostTopology host, ReadHostTopology());
+  RETURN_IF_ERROR(CheckWantedCpus(host, settings.migration_options().cpus));
   RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
   may_leave = !cancel.requested();
   ASSIGN_OR_RETURN(const AttachedGuest attached, AttachGuest(locator));
@@ -96,7 +99,8 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
        .confirm = [&peer](const std::string& id) { ConfirmVerdict(peer, id).IgnoreError(); },
        .observer = display,
        .cancel = cancel,
-       .options = settings.migration_options()});
+       .options = settings.migration_options(),
+       .host = &host});
   if (!may_leave.exchange(false) && !cancel.requested()) ::pause();  // leaving already
   const MigrationReport report = migration.Run();
 

@@ -10,6 +10,7 @@
 #include "cli/peer.h"
 #include "cli/recovery.h"
 #include "cli/transports.h"
+#include "engine/placement/usable_cpus.h"
 #include "fmt/format.h"
 
 namespace ramferry {
@@ -27,6 +28,10 @@ constexpr std::chrono::milliseconds kSettlingStep{10};
 absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,
                                                           DestinationObserver& observer) {
   ASSIGN_OR_RETURN(auto host, MakeHost(settings));
+  if (!settings.cpus.empty()) {
+    ASSIGN_OR_RETURN(const HostTopology topology, ReadHostTopology());
+    RETURN_IF_ERROR(CheckWantedCpus(topology, settings.landing_wishes().cpus));
+  }
   ASSIGN_OR_RETURN(Journal journal, Journal::Open(settings.state_dir));
   std::unique_ptr<Receiver> receiver(
       new Receiver(settings, std::move(journal), std::move(host), observer));
@@ -100,7 +105,9 @@ void Receiver::Serve(ControlChannel& channel) {
                                   .listeners = std::move(listeners),
                                   .journal = journal_,
                                   .observer = observer_,
-                                  .cancel = cancel_});
+                                  .cancel = cancel_,
+                                  .host_topology = ReadHostTopology,
+                                  .landing = settings_.landing_wishes()});
   migration.Run(channel).IgnoreError();  // the observer was told
   if (auto entry = migration.unwritten()) records_.Remember(*std::move(entry));
   --serving_;

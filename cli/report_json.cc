@@ -23,6 +23,15 @@ std::string ToJson(const MigrationReport& report) {
                       {"dirty_rate", round.dirty_rate},
                       {"predicted_downtime_ms", round.predicted_downtime_ms}});
   }
+  ordered_json placement = ordered_json::array();
+  for (const WorkerReport& worker : report.placement) {
+    placement.push_back({{"cpus", worker.cpus},
+                         {"node", worker.node},
+                         {"memory_node", worker.memory_node},
+                         {"nic", worker.nic},
+                         {"pages", worker.pages.value()},
+                         {"why", worker.why}});
+  }
   const ordered_json object = {{"outcome", NameOf(report.outcome)},
                                {"stage", NameOf(report.stage)},
                                {"error", report.error},
@@ -33,6 +42,7 @@ std::string ToJson(const MigrationReport& report) {
                                {"paths", report.paths},
                                {"encrypted", report.encrypted},
                                {"workers", report.workers},
+                               {"placement", placement},
                                {"total_ms", report.total_ms},
                                {"downtime_ms", report.downtime_ms},
                                {"downtime_parts",

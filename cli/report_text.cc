@@ -57,6 +57,14 @@ std::string FormatReport(const MigrationReport& report) {
       static_cast<double>(report.device_state_bytes.value()) / 1024, report.cpu_seconds,
       report.cpu_seconds_per_gb(), report.transport.empty() ? "no transport" : report.transport,
       report.encrypted ? ", encrypted" : "", report.verified ? ", memory compared: equal" : "");
+  for (size_t i = 0; i < report.placement.size(); ++i) {
+    const WorkerReport& worker = report.placement[i];
+    text += fmt::format(
+        "worker {}: CPU {}{}{}{}, {} pages ({})\n", i, worker.cpus,
+        worker.node < 0 ? "" : fmt::format(" of node {}", worker.node),
+        worker.memory_node < 0 ? "" : fmt::format(", memory of node {}", worker.memory_node),
+        worker.nic.empty() ? "" : ", " + worker.nic, worker.pages.value(), worker.why);
+  }
   return text;
 }
 

@@ -31,6 +31,8 @@ const std::vector<Key>& Keys() {
   static const std::vector<Key> keys = {
       {"", "state_dir", &Settings::state_dir,
        "The journal: what a killed ramferry must find again. On a disk, not on tmpfs."},
+      {"", "cpus", &Settings::cpus,
+       "CPUs for Ramferry's threads that move memory, as in \"0-3,8\"; empty: by the NUMA rules."},
       {"identity", "ca", &Settings::ca, "Certificate of the authority that vouches for all hosts."},
       {"identity", "certificate", &Settings::certificate, "This host's certificate."},
       {"identity", "key", &Settings::key, "This host's private key."},
@@ -78,6 +80,8 @@ const std::vector<Key>& Keys() {
       {"receive", "max_migrations", &Settings::max_migrations, "Migrations at a time.", 1, 64},
       {"receive", "runtime_dir", &Settings::runtime_dir,
        "QMP sockets and logs of the QEMUs that are started here."},
+      {"receive", "numa_map", &Settings::numa_map,
+       "Guest NUMA nodes to nodes of this host, as in \"0:1,1:0\"; empty: by the NUMA rules."},
       {"migrate", "allow", &Settings::send_to,
        "Certificate names of the hosts that guests may be sent to; empty: every host of the "
        "authority."},
@@ -217,7 +221,8 @@ absl::Status CheckSettings(const Settings& settings) {
       }
     }
   }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(ParseCpuSet(settings.cpus).status());
+  return ParseNumaMap(settings.numa_map).status();
 }
 
 std::string FormatSettings(const Settings& settings) {
@@ -254,10 +259,15 @@ MigrationOptions Settings::migration_options() const {
           .not_converging =
               if_not_converging == "stop" ? NotConverging::kStopAnyway : NotConverging::kGiveUp,
           .workers = static_cast<uint32_t>(workers),
+          .cpus = *ParseCpuSet(cpus),
           .bandwidth = MiB(static_cast<uint64_t>(bandwidth_mib)),
           .verify = verify,
           .answer_time = std::chrono::seconds(answer_s),
           .settle_time = std::chrono::seconds(settle_s)};
+}
+
+LandingWishes Settings::landing_wishes() const {
+  return {.map = *ParseNumaMap(numa_map), .cpus = *ParseCpuSet(cpus)};
 }
 
 DataEncryption Settings::encryption() const {

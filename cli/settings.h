@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/landing_placement.h"
 #include "engine/options.h"
 
 namespace ramferry {
@@ -26,6 +27,7 @@ enum class DataEncryption {
 
 struct Settings {
   std::string state_dir = "/var/lib/ramferry";
+  std::string cpus;
 
   std::string ca = "/etc/ramferry/ca.pem";
   std::string certificate = "/etc/ramferry/host.pem";
@@ -48,6 +50,7 @@ struct Settings {
   std::vector<std::string> allow;
   int64_t max_migrations = 8;
   std::string runtime_dir = "/run/ramferry";
+  std::string numa_map;
 
   std::vector<std::string> send_to;
   int64_t downtime_ms = 300;
@@ -59,7 +62,9 @@ struct Settings {
   int64_t answer_s = 30;
   int64_t settle_s = 30;
 
+  // Both of checked settings.
   [[nodiscard]] MigrationOptions migration_options() const;
+  [[nodiscard]] LandingWishes landing_wishes() const;
   [[nodiscard]] DataEncryption encryption() const;
 };
 

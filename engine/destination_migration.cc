@@ -124,6 +124,7 @@ absl::Status DestinationMigration::TakeReservation() {
                      entry_.undo = undo_record;
                      return WriteJournal(Phase::kStarting);
                    }));
+  RETURN_IF_ERROR(PlaceGuest(*reserve));
   entry_.locator = guest_->locator();
   entry_.undo = guest_->undo_record();
   RETURN_IF_ERROR(WriteJournal(Phase::kReserved));
@@ -135,7 +136,7 @@ absl::Status DestinationMigration::TakeReservation() {
   for (const std::string& transport : reserve->transports) {
     for (ChannelListener* listener : context_.listeners) {
       if (listener->transport() != transport) continue;
-      auto receiver = listener->Expect(guest_->regions(), reserve->channels);
+      auto receiver = listener->Expect(guest_->regions(), landing_.channels);
       if (!receiver.ok()) {  // another transport may do
         failure = receiver.status();
         context_.observer.OnNote(fmt::format("no {}: {}", transport, Message(failure)));
@@ -148,6 +149,24 @@ absl::Status DestinationMigration::TakeReservation() {
   if (reserved.offers.empty()) return failure;
   context_.observer.OnReserved(entry_.migration_id, reserve->guest, entry_.peer);
   return control_->Send(reserved);
+}
+
+absl::Status DestinationMigration::PlaceGuest(const Reserve& reserve) {
+  landing_.channels.resize(reserve.channels);
+  if (context_.host_topology == nullptr) return absl::OkStatus();
+  const auto host = context_.host_topology();
+  if (!host.ok()) {  // slower, and no harm
+    context_.observer.OnNote(Message(host.status()));
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(landing_, PlaceLanding(*host, context_.landing, reserve, *guest_));
+  for (const std::string& note : landing_.plan.notes) context_.observer.OnNote(note);
+  return absl::OkStatus();
+}
+
+// After the guest has been told to run: to look takes time.
+void DestinationMigration::CheckPlacement() {
+  for (const std::string& line : landing_.Check(*guest_)) context_.observer.OnNote(line);
 }
 
 // A source settles a guest's earlier migrations before it begins another, so that it asks about
@@ -279,6 +298,7 @@ absl::Status DestinationMigration::Activate() {
   if (const absl::Status finished = guest_->FinishActivation(); !finished.ok()) {
     context_.observer.OnNote(Message(finished));
   }
+  CheckPlacement();
   return absl::OkStatus();
 }
 
@@ -299,7 +319,10 @@ void DestinationMigration::LeaveUnsettled() {
 void DestinationMigration::Release(const absl::Status& why) {
   for (const auto& receiver : receivers_) receiver->Stop();
   absl::Status left;
-  if (guest_ != nullptr) left = guest_->Discard();
+  if (guest_ != nullptr) {
+    landing_.Unbind(*guest_);
+    left = guest_->Discard();
+  }
   if (journaled_ && left.ok()) {
     // A source may ask only about a guest that it may have handed over: one that it heard we hold,
     // and that it did not itself take back. Nobody would ever confirm another record.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 #include "absl/status/status.h"
 #include "base/cancellation.h"
 #include "engine/journal.h"
+#include "engine/landing_placement.h"
 #include "hypervisor-glue/guest.h"
 #include "transport/control_channel.h"
 #include "transport/page_channel.h"
@@ -46,6 +48,10 @@ struct DestinationContext {
   // A source that holds its guest stopped has no reason to wait longer than this with its next
   // word.
   std::chrono::milliseconds ownership_time{60'000};
+  // What the guest's memory and the threads that receive it are placed by, as it is now; null: they
+  // are not.
+  std::function<absl::StatusOr<HostTopology>()> host_topology;
+  LandingWishes landing;
 };
 
 class DestinationMigration {
@@ -67,6 +73,8 @@ class DestinationMigration {
   [[nodiscard]] absl::Status Greet();
   [[nodiscard]] absl::Status TakeReservation();
   void ForgetEarlier();
+  [[nodiscard]] absl::Status PlaceGuest(const Reserve& reserve);
+  void CheckPlacement();
   // Until the image is whole and the device state loaded.
   [[nodiscard]] absl::Status TakeImage();
   [[nodiscard]] absl::Status CompleteImage(const ImageComplete& complete);
@@ -84,6 +92,7 @@ class DestinationMigration {
   ControlChannel* control_ = nullptr;
   JournalEntry entry_;
   std::unique_ptr<DestinationGuest> guest_;
+  GuestLanding landing_;
   std::vector<std::unique_ptr<ChannelReceiver>> receivers_;
   std::vector<std::byte> held_state_;  // came after the guest's stop: loaded after its last page
   uint64_t state_bytes_ = 0;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 
+#include "base/cpu_set.h"
 #include "base/units.h"
 
 namespace ramferry {
@@ -22,6 +23,8 @@ struct MigrationOptions {
   NotConverging not_converging = NotConverging::kGiveUp;
   // Workers, each with a page channel of its own: 1 to 64; 0: by the number of CPUs.
   uint32_t workers = 0;
+  // The CPUs that they may run on; empty: those the rules give (placement/usable_cpus.h).
+  CpuSet cpus;
   // Bytes a second over all channels during pre-copy; 0: no limit. Stop-and-copy has none.
   ByteCount bandwidth;
   // Compare the whole memory on both sides after the last page, while the guest is stopped.

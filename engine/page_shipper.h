@@ -30,13 +30,16 @@ struct RegionRuns {
   PageRuns runs;
 };
 
-// Counters that others may read while the worker goes on. Pages.
-struct ShippedPages {
+// Counters of one worker that others may read while it goes on. Pages. On a cache line of their
+// own: a line that several workers write would travel between them at every run.
+struct alignas(64) ShippedPages {
   std::atomic<uint64_t> sent{0};  // with contents
   std::atomic<uint64_t> zero{0};
 };
+static_assert(sizeof(ShippedPages) == 64);
 
-class PageShipper {
+// Shares no cache line with another worker's either.
+class alignas(64) PageShipper {
  public:
   // All outlive the shipper. `rate` limits page bytes.
   PageShipper(SourceGuest& guest, PageChannel& channel, LandedMap& landed, TokenBucket& rate,

@@ -8,16 +8,37 @@
 #include "engine/image_digest.h"
 
 namespace ramferry {
+namespace {
+
+WorkerLayout EqualShares(std::span<const MappedRegion> regions, size_t workers) {
+  WorkerLayout layout{.slices = CutIntoSlices(regions, static_cast<uint32_t>(workers))};
+  const size_t slices = layout.slices.size();
+  for (size_t i = 0; i < workers; ++i) {
+    layout.shares.push_back(slices * (i + 1) / workers - slices * i / workers);
+  }
+  layout.steal = NearestFirst(std::vector<int>(workers, -1), [](int, int) { return uint64_t{0}; });
+  return layout;
+}
+
+PageCount Sum(const std::vector<ShippedPages>& shipped,
+              std::atomic<uint64_t> ShippedPages::*counter) {
+  PageCount pages;
+  for (const ShippedPages& one : shipped) pages += PageCount((one.*counter).load());
+  return pages;
+}
+
+}  // namespace
 
 Precopy::Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels replace,
-                 const MigrationOptions& options, const Cancellation& cancel)
+                 const MigrationOptions& options, const Cancellation& cancel, WorkerLayout layout)
     : guest_(guest),
       replace_(std::move(replace)),
       landed_(guest.regions()),
       rate_(options.bandwidth),
       cancel_(cancel),
-      pool_(static_cast<uint32_t>(channels.size()),
-            CutIntoSlices(guest.regions(), static_cast<uint32_t>(channels.size()))),
+      shipped_(channels.size()),
+      pool_(layout.slices.empty() ? EqualShares(guest.regions(), channels.size())
+                                  : std::move(layout)),
       waiting_(options.bandwidth.value() != 0 ? Waiting::kSleep : Waiting::kAdapt) {
   UseChannels(std::move(channels));
 }
@@ -33,10 +54,10 @@ void Precopy::Abort() {
 
 void Precopy::UseChannels(PageChannels channels) {
   shippers_.clear();
-  for (const auto& channel : channels) {
-    channel->SetWaiting(waiting_);
+  for (size_t i = 0; i < channels.size(); ++i) {
+    channels[i]->SetWaiting(waiting_);
     shippers_.push_back(
-        std::make_unique<PageShipper>(guest_, *channel, landed_, rate_, cancel_, shipped_));
+        std::make_unique<PageShipper>(guest_, *channels[i], landed_, rate_, cancel_, shipped_[i]));
   }
   const std::lock_guard lock(mutex_);
   for (const auto& old : channels_) wire_bytes_before_ += old->stats().wire;
@@ -61,6 +82,12 @@ absl::Status Precopy::GoOnOverOtherChannels(const absl::Status& why) {
     RETURN_IF_ERROR(shippers_[0]->ShipCollected(part.region, part.runs));
   }
   return shippers_[0]->Confirm();
+}
+
+std::vector<PageCount> Precopy::PagesByWorker() const {
+  std::vector<PageCount> pages;
+  for (const ShippedPages& one : shipped_) pages.emplace_back(one.sent.load());
+  return pages;
 }
 
 ByteCount Precopy::wire_bytes() const {
@@ -104,8 +131,8 @@ absl::Status Precopy::CollectQuiesced(CollectBy by) {
 
 absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
   RoundReport report{.number = ++rounds_};
-  const uint64_t sent_before = shipped_.sent.load();
-  const uint64_t zero_before = shipped_.zero.load();
+  const PageCount sent_before = Sum(shipped_, &ShippedPages::sent);
+  const PageCount zero_before = Sum(shipped_, &ShippedPages::zero);
   const ByteCount bytes_before = wire_bytes();
   const Deadline start = Clock::now();
   if (quiesce) {
@@ -129,8 +156,8 @@ absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
     status = pool_.Run(job, finish, WorkerPool::From::kWhereItFailed);
   }
   report.ms = MillisecondsBetween(start, Clock::now());
-  report.pages = PageCount(shipped_.sent.load() - sent_before);
-  report.zero_pages = PageCount(shipped_.zero.load() - zero_before);
+  report.pages = Sum(shipped_, &ShippedPages::sent) - sent_before;
+  report.zero_pages = Sum(shipped_, &ShippedPages::zero) - zero_before;
   report.bytes = wire_bytes() - bytes_before;
   return report;
 }

@@ -33,8 +33,9 @@ class Precopy {
  public:
   // One worker for each channel. The guest's tracking has been started. When a channel fails, all
   // are replaced, what they had not confirmed is sent again, and the round goes on where it was.
+  // `layout` is for as many workers; without slices: equal shares, and nobody is bound.
   Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels replace,
-          const MigrationOptions& options, const Cancellation& cancel);
+          const MigrationOptions& options, const Cancellation& cancel, WorkerLayout layout = {});
   ~Precopy();
 
   // Sends one round and waits until the destination has all of it.
@@ -51,8 +52,10 @@ class Precopy {
 
   [[nodiscard]] ByteCount wire_bytes() const;
   [[nodiscard]] uint32_t workers() const { return pool_.workers(); }
-  // Counts for a live display; from any thread.
-  [[nodiscard]] const ShippedPages& shipped() const { return shipped_; }
+  // Pages with contents that each worker has sent.
+  [[nodiscard]] std::vector<PageCount> PagesByWorker() const;
+  // As WorkerPool::binding.
+  [[nodiscard]] absl::Status binding() const { return pool_.binding(); }
   // Makes a round that is under way fail soon. Thread-safe.
   void Abort();
 
@@ -73,7 +76,7 @@ class Precopy {
   LandedMap landed_;
   TokenBucket rate_;
   const Cancellation& cancel_;
-  ShippedPages shipped_;
+  std::vector<ShippedPages> shipped_;  // by worker
   std::vector<std::unique_ptr<PageShipper>> shippers_;
   WorkerPool pool_;
   std::vector<PageRuns> collected_;  // by slice, when quiesced

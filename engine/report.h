@@ -44,6 +44,16 @@ struct DowntimeParts {
   }
 };
 
+// Where a worker was.
+struct WorkerReport {
+  std::string cpus;      // bound to, as "0-3,8"
+  int node = -1;         // of these CPUs; -1: any
+  int memory_node = -1;  // of the memory that it began with; -1: none in particular
+  std::string nic;       // planned for its channel; "": none in particular
+  PageCount pages;       // that it sent with contents
+  std::string why;
+};
+
 struct MigrationReport {
   Outcome outcome = Outcome::kRolledBack;
   Stage stage = Stage::kPreMigration;  // migrated: done; else the one in which it ended
@@ -55,6 +65,7 @@ struct MigrationReport {
   std::vector<std::string> paths;  // the ways its channels took, each once; empty: nothing to tell
   bool encrypted = false;
   uint32_t workers = 0;
+  std::vector<WorkerReport> placement;  // empty: nothing was placed, as on a host with one node
   double total_ms = 0;
   double downtime_ms = 0;
   DowntimeParts downtime_parts;

@@ -1,5 +1,5 @@
 // Hands the slices of a guest's memory to workers: each its own share first, then what the busiest
-// other worker has left.
+// other worker has left: first of those on its own NUMA node, then of the next nearest, and so on.
 //
 //   SliceQueue queue(CutIntoSlices(regions, workers), workers);
 //   queue.Refill();                                   // before every round
@@ -11,7 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -26,9 +26,19 @@ namespace ramferry {
 [[nodiscard]] std::vector<Slice> CutIntoSlices(std::span<const MappedRegion> regions,
                                                uint32_t workers);
 
+// For each worker the others that it takes from, nearest first: those of one tier are alike.
+using StealOrder = std::vector<std::vector<std::vector<uint32_t>>>;
+// Workers on these nodes (-1: anywhere, near to all). `distance` as HostTopology::Distance.
+[[nodiscard]] StealOrder NearestFirst(std::span<const int> nodes,
+                                      const std::function<uint64_t(int, int)>& distance);
+
 class SliceQueue {
  public:
+  // Equal shares; all workers are alike.
   SliceQueue(std::vector<Slice> slices, uint32_t workers);
+  // Worker i begins with the next `shares[i]` slices: in all there are slices.size(). An `order`
+  // that names nobody keeps a worker to its share.
+  SliceQueue(std::vector<Slice> slices, const std::vector<size_t>& shares, StealOrder order);
 
   void Refill();
   // The index of a slice nobody has taken since Refill; nothing when there is none left.
@@ -43,11 +53,12 @@ class SliceQueue {
     size_t begin = 0;
     size_t end = 0;
   };
-  [[nodiscard]] std::optional<size_t> TakeFrom(Share& share);
+  static_assert(sizeof(Share) == 64);
+  [[nodiscard]] static std::optional<size_t> TakeFrom(Share& share);
 
   std::vector<Slice> slices_;
-  std::unique_ptr<Share[]> shares_;
-  uint32_t workers_;
+  std::vector<Share> shares_;
+  StealOrder order_;
 };
 
 }  // namespace ramferry

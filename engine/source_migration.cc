@@ -117,7 +117,7 @@ absl::Status SourceMigration::RunStages() {
   Precopy precopy(
       context_.guest, std::move(channels),
       [this](const absl::Status& why) { return transports_.Replace(why); }, context_.options,
-      context_.cancel);
+      context_.cancel, placement_ ? placement_->Layout() : WorkerLayout());
   // A cancellation must not wait for a slow peer.
   const OnCancel watch(context_.cancel, [&precopy, this] {
     if (SourceOwns(stages_.stage())) precopy.Abort();
@@ -126,6 +126,7 @@ absl::Status SourceMigration::RunStages() {
   if (status.ok()) status = StopAndCopy(precopy);
   if (status.ok()) status = Commitment();
   report_.bytes_sent = precopy.wire_bytes();
+  ReportPlacement(precopy);
   report_.transport = transports_.chosen().transport;
   report_.encrypted = transports_.chosen().encrypted;
   report_.paths = transports_.paths();
@@ -171,12 +172,55 @@ absl::StatusOr<PageChannels> SourceMigration::ReserveAndConnect() {
   for (const ChannelConnector* connector : context_.connectors) {
     reserve.transports.push_back(connector->transport());
   }
+  BeginPlacement(reserve);
   RETURN_IF_ERROR(context_.control.Send(reserve));
   ASSIGN_OR_RETURN(Reserved reserved, Expect<Reserved>(In(context_.options.answer_time)));
+  FinishPlacement(reserved.offers);
   transports_.SetOffers(std::move(reserved.offers));
   ASSIGN_OR_RETURN(PageChannels channels, transports_.Connect());
   report_.workers = static_cast<uint32_t>(channels.size());
   return channels;
+}
+
+void SourceMigration::BeginPlacement(Reserve& reserve) {
+  if (context_.host == nullptr) return;
+  placement_.emplace(context_.guest, *context_.host, context_.options);
+  reserve.channels = placement_->workers();
+  // Where all memory is alike, there is nothing to tell.
+  if (placement_->survey()) reserve.channel_regions = placement_->ChannelRegions();
+}
+
+// The devices are those of the transport that is tried first. Should it fail, the workers stay
+// where they are: it is the memory that counts.
+void SourceMigration::FinishPlacement(const std::vector<ChannelOffer>& offers) {
+  if (!placement_ || !placement_->plan().places_anything) return;
+  for (ChannelConnector* connector : context_.connectors) {
+    for (ChannelOffer offer : offers) {
+      if (offer.transport != connector->transport()) continue;
+      if (offer.address.empty()) offer.address = context_.control.peer_address();
+      placement_->Plan(connector->NicsTo(offer));
+      for (ChannelConnector* each : context_.connectors) each->PlaceChannels(placement_->places());
+      for (const std::string& note : placement_->plan().notes) context_.observer.OnNote(note);
+      return;
+    }
+  }
+}
+
+void SourceMigration::ReportPlacement(const Precopy& precopy) {
+  if (!placement_ || !placement_->plan().places_anything) return;
+  if (const absl::Status bound = precopy.binding(); !bound.ok()) {
+    context_.observer.OnNote(Message(bound));
+  }
+  const std::vector<PageCount> pages = precopy.PagesByWorker();
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const WorkerPlace& worker = placement_->plan().workers[i];
+    report_.placement.push_back({.cpus = FormatCpuSet(worker.cpus),
+                                 .node = worker.node,
+                                 .memory_node = worker.home,
+                                 .nic = worker.nic,
+                                 .pages = pages[i],
+                                 .why = worker.why});
+  }
 }
 
 void SourceMigration::NoteRound(RoundReport round) {

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,8 +20,10 @@
 #include "engine/journal.h"
 #include "engine/observer.h"
 #include "engine/options.h"
+#include "engine/placement/host_topology.h"
 #include "engine/precopy.h"
 #include "engine/report.h"
+#include "engine/source_placement.h"
 #include "engine/stage.h"
 #include "engine/transport_choice.h"
 #include "hypervisor-glue/guest.h"
@@ -45,6 +48,8 @@ struct SourceContext {
   MigrationObserver& observer;
   Cancellation& cancel;
   MigrationOptions options;
+  // What the workers are placed by; null: they are not.
+  const HostTopology* host = nullptr;
 };
 
 class SourceMigration {
@@ -79,10 +84,16 @@ class SourceMigration {
 
   [[nodiscard]] absl::StatusOr<bool> ReadyToStop(Precopy& precopy, RoundReport& round);
   void NoteRound(RoundReport round);
+  // How many workers, and which regions they begin with.
+  void BeginPlacement(Reserve& reserve);
+  // By the network devices that lead to the destination.
+  void FinishPlacement(const std::vector<ChannelOffer>& offers);
+  void ReportPlacement(const Precopy& precopy);
 
   SourceContext context_;
   StageMachine stages_;
   TransportChoice transports_;
+  std::optional<SourcePlacement> placement_;
   MigrationReport report_;
   JournalEntry entry_;
   DowntimeModel model_;

@@ -19,6 +19,16 @@ uint32_t DefaultWorkers() {
 
 WorkerPool::WorkerPool(uint32_t workers, std::vector<Slice> slices)
     : queue_(std::move(slices), workers) {
+  Start(workers);
+}
+
+WorkerPool::WorkerPool(WorkerLayout layout)
+    : queue_(std::move(layout.slices), layout.shares, std::move(layout.steal)),
+      cpus_(std::move(layout.cpus)) {
+  Start(static_cast<uint32_t>(layout.shares.size()));
+}
+
+void WorkerPool::Start(uint32_t workers) {
   for (uint32_t worker = 0; worker < workers; ++worker) {
     threads_.emplace_back([this, worker] { Work(worker); });
   }
@@ -47,6 +57,11 @@ absl::Status WorkerPool::Run(SliceJob job, FinishJob finish, From from) {
   return result_;
 }
 
+absl::Status WorkerPool::binding() const {
+  const std::lock_guard lock(mutex_);
+  return binding_;
+}
+
 absl::Status WorkerPool::RunOne(uint32_t worker) {
   while (!failed_.load(std::memory_order_relaxed)) {
     const auto index = queue_.Take(worker);
@@ -58,7 +73,11 @@ absl::Status WorkerPool::RunOne(uint32_t worker) {
 
 void WorkerPool::Work(uint32_t worker) {
   uint64_t done = 0;
+  const absl::Status bound =
+      worker < cpus_.size() ? BindThisThread(cpus_[worker]) : absl::OkStatus();
+  NameThisThread("rf-worker", worker);  // who sees the name sees it where it belongs
   std::unique_lock lock(mutex_);
+  binding_.Update(bound);
   for (;;) {
     changed_.wait(lock, [&] { return ending_ || generation_ > done; });
     if (ending_) return;

@@ -19,9 +19,18 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/cpu_set.h"
 #include "engine/slice_queue.h"
 
 namespace ramferry {
+
+// Where the workers are and what they begin with (source_placement.h makes one).
+struct WorkerLayout {
+  std::vector<Slice> slices;   // in the order of the workers that begin with them
+  std::vector<size_t> shares;  // how many of them each worker begins with
+  StealOrder steal;
+  std::vector<CpuSet> cpus;  // where each is bound to; an empty set, or none at all: nowhere
+};
 
 class WorkerPool {
  public:
@@ -30,6 +39,7 @@ class WorkerPool {
   using FinishJob = std::function<absl::Status(uint32_t worker)>;
 
   WorkerPool(uint32_t workers, std::vector<Slice> slices);
+  explicit WorkerPool(WorkerLayout layout);
   ~WorkerPool();
 
   // `from`: all slices, or only those that no worker had begun when the last Run failed.
@@ -37,15 +47,19 @@ class WorkerPool {
   [[nodiscard]] absl::Status Run(SliceJob job, FinishJob finish = nullptr,
                                  From from = From::kStart);
   [[nodiscard]] const std::vector<Slice>& slices() const { return queue_.slices(); }
+  // Why a worker could not be bound to its CPUs, or OK. It works all the same. After a Run.
+  [[nodiscard]] absl::Status binding() const;
   [[nodiscard]] uint32_t workers() const { return static_cast<uint32_t>(threads_.size()); }
 
  private:
+  void Start(uint32_t workers);
   void Work(uint32_t worker);
   [[nodiscard]] absl::Status RunOne(uint32_t worker);
 
   SliceQueue queue_;
+  const std::vector<CpuSet> cpus_;
   std::atomic<bool> failed_{false};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_:
   SliceJob job_;
@@ -54,6 +68,7 @@ class WorkerPool {
   uint32_t busy_ = 0;
   bool ending_ = false;
   absl::Status result_;
+  absl::Status binding_;
   std::vector<std::thread> threads_;
 };
 

@@ -18,17 +18,20 @@
 // which workers call at the same time for slices that do not overlap.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/deadline.h"
 #include "base/guest_description.h"
 #include "base/guest_memory.h"
+#include "base/guest_place.h"
 #include "base/page_run.h"
 
 namespace ramferry {
@@ -58,6 +61,15 @@ class SourceGuest {
 
   // Like CollectDirty, without clearing.
   [[nodiscard]] virtual absl::Status PeekDirty(const Slice& slice, PageRuns& runs) = 0;
+
+  // For each page of a region the NUMA node of this host that it is on; -1 where there is no page,
+  // or where nobody can tell. Populates nothing.
+  virtual void NodesOfPages(RegionId /*region*/, std::span<const uint64_t> /*pages*/,
+                            std::span<int> nodes) const {
+    std::fill(nodes.begin(), nodes.end(), -1);
+  }
+  // The virtual CPUs; empty: nobody can tell where they run.
+  [[nodiscard]] virtual std::vector<VcpuPlace> Vcpus() const { return {}; }
 
   // True when device DMA can land in a page after it was collected (direct I/O). Then every
   // CollectDirty must be made between Quiesce and Unquiesce, or after WaitPaused.
@@ -109,6 +121,13 @@ class DestinationGuest {
 
   // As SourceGuest::PopulatedRuns; from one thread.
   [[nodiscard]] virtual absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) = 0;
+
+  // As SourceGuest::NodesOfPages and Vcpus.
+  virtual void NodesOfPages(RegionId /*region*/, std::span<const uint64_t> /*pages*/,
+                            std::span<int> nodes) const {
+    std::fill(nodes.begin(), nodes.end(), -1);
+  }
+  [[nodiscard]] virtual std::vector<VcpuPlace> Vcpus() const { return {}; }
 
   // Feeds the next bytes of the device-state stream.
   [[nodiscard]] virtual absl::Status LoadDeviceState(std::span<const std::byte> bytes) = 0;

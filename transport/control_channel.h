@@ -59,6 +59,8 @@ struct Reserve {
   GuestDescription guest;
   uint32_t channels = 1;                // page channels wanted, 1 to 64
   std::vector<std::string> transports;  // in order of preference
+  // For each channel the region that it brings most of at first; empty: not said.
+  std::vector<uint32_t> channel_regions;
 };
 struct Reserved {
   std::vector<ChannelOffer> offers;  // one for each transport the destination can serve

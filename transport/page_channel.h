@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/cpu_set.h"
 #include "base/deadline.h"
 #include "base/guest_memory.h"
 #include "base/page_run.h"
@@ -87,6 +88,14 @@ class PageChannel {
   virtual void Abort() = 0;
 };
 
+// Where one end of a channel is on its host. Hints: all of them may be empty, and a transport that
+// can make no use of one leaves it.
+struct ChannelPlace {
+  CpuSet cpus;           // where the thread that serves this end is bound to; empty: it is not
+  int memory_node = -1;  // the node of most of the guest memory that it handles; -1: unknown
+  std::string nic;       // the network device that it should use, by the kernel's name; "": any
+};
+
 // How the destination tells the source to reach it; travels over the control channel only.
 struct ChannelOffer {
   std::string transport;  // "tcp", "tcp-tls" (the same encrypted), "rdma"
@@ -121,15 +130,30 @@ class ChannelConnector {
   // One channel for each token of the offer, all connected and accepted by the peer.
   [[nodiscard]] virtual absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
       const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) = 0;
+
+  // The network devices of this host that lead to an offer, by the kernel's names; empty: unknown.
+  [[nodiscard]] virtual std::vector<std::string> NicsTo(const ChannelOffer& /*offer*/) {
+    return {};
+  }
+  // Before Connect: the place of each channel, in the order of the offer's tokens. What a channel
+  // allocates is then on the node of its worker, and its device the one that was planned, if that
+  // leads there.
+  virtual void PlaceChannels(std::vector<ChannelPlace> /*places*/) {}  // NOLINT: to be kept
 };
 
 class ChannelListener {
  public:
   virtual ~ChannelListener() = default;
   [[nodiscard]] virtual std::string transport() const = 0;
-  // Ready to take `channels` connections that land in `regions`, which must outlive the receiver.
+  // Ready to take a connection for each of `channels`; they land in `regions`, which must outlive
+  // the receiver. The n-th token of the offer is that of the n-th place.
   [[nodiscard]] virtual absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
-      std::span<const MappedRegion> regions, size_t channels) = 0;
+      std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) = 0;
+  // The same for channels without places.
+  [[nodiscard]] absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
+      std::span<const MappedRegion> regions, size_t channels) {
+    return Expect(regions, std::vector<ChannelPlace>(channels));
+  }
 };
 
 }  // namespace ramferry

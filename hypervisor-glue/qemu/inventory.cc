@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
 #include "base/host_identity.h"
+#include "base/numa_memory.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
@@ -145,7 +147,58 @@ absl::Status TakeDevices(QmpClient& qmp, QemuInventory& inventory) {
   return absl::OkStatus();
 }
 
+std::vector<std::string> CommandLineOf(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/cmdline", pid), std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  return words;
+}
+
+// The value of `key` in "node,nodeid=0,cpus=0-1,memdev=ram0"; "" if it is not there.
+std::string OptionValue(const std::string& text, const std::string& key) {
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    if (part.starts_with(key + '=')) return part.substr(key.size() + 1);
+  }
+  return "";
+}
+
 }  // namespace
+
+std::vector<VcpuPlace> VcpusOf(const QemuInventory& inventory) {
+  std::vector<VcpuPlace> places;
+  for (const QemuVcpu& vcpu : inventory.vcpu_threads) {
+    CpuSet cpus = vcpu.thread > 0 ? AffinityOf(vcpu.thread) : CpuSet();
+    if (!cpus.empty()) places.push_back({.guest_node = vcpu.guest_node, .cpus = std::move(cpus)});
+  }
+  return places;
+}
+
+void AssignGuestNodes(const std::vector<std::string>& argv, const json& memory_devices,
+                      std::vector<MemoryBackend>& backends) {
+  const auto assign = [&backends](const std::string& id, int node) {
+    for (MemoryBackend& backend : backends) {
+      if (backend.id == id && node >= 0 && node < kMaxNodes) backend.guest_node = node;
+    }
+  };
+  int next = 0;  // the number of a node that is given none
+  for (size_t i = 0; i + 1 < argv.size(); ++i) {
+    const std::string& words = argv[i + 1];
+    if ((argv[i] != "-numa" && argv[i] != "--numa") ||
+        (!words.starts_with("node,") && words != "node")) {
+      continue;
+    }
+    const std::string number = OptionValue(words, "nodeid");
+    const int node = number.empty() ? next : std::atoi(number.c_str());
+    ++next;
+    assign(OptionValue(words, "memdev"), node);
+  }
+  for (const json& device : memory_devices) {
+    const json data = Field<json>(device, "data");
+    const std::string path = Field<std::string>(data, "memdev");  // "/objects/dimm0"
+    assign(path.substr(path.rfind('/') + 1), Field<int>(data, "node", -1));
+  }
+}
 
 bool QemuInventory::has_direct_disk() const {
   return std::any_of(disks.begin(), disks.end(), [](const QemuDisk& disk) { return disk.direct; });
@@ -178,6 +231,20 @@ absl::StatusOr<QemuInventory> TakeInventory(QmpClient& qmp) {
   ASSIGN_OR_RETURN(const json cpus, qmp.Execute("query-cpus-fast"));
   inventory.vcpus = static_cast<uint32_t>(cpus.size());
   RETURN_IF_ERROR(TakeBackends(qmp, inventory));
+  // A machine without memory devices answers with an error, or with an empty list.
+  const auto plugged = qmp.Execute("query-memory-devices");
+  const std::vector<std::string> argv = CommandLineOf(qmp.peer_pid());
+  AssignGuestNodes(argv, plugged.ok() ? *plugged : json::array(), inventory.backends);
+  const bool has_nodes =
+      std::any_of(inventory.backends.begin(), inventory.backends.end(),
+                  [](const MemoryBackend& backend) { return backend.guest_node >= 0; });
+  for (const json& cpu : cpus) {
+    // A machine without -numa calls all CPUs those of node 0.
+    const json properties = Field<json>(cpu, "props");
+    inventory.vcpu_threads.push_back(
+        {.thread = Field<pid_t>(cpu, "thread-id"),
+         .guest_node = has_nodes ? Field<int>(properties, "node-id", -1) : -1});
+  }
   RETURN_IF_ERROR(TakeDisks(qmp, inventory));
   RETURN_IF_ERROR(TakeDevices(qmp, inventory));
   ASSIGN_OR_RETURN(const json migration, qmp.Execute("query-migrate"));

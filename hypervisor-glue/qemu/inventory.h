@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/guest_description.h"
+#include "base/guest_place.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
 
 namespace ramferry {
@@ -21,6 +22,13 @@ struct MemoryBackend {
   bool read_only = false;
   std::string mem_path;  // of a file backend
   uint64_t file_offset = 0;
+  int guest_node = -1;  // the guest's NUMA node of it; -1: none
+};
+
+// A virtual CPU.
+struct QemuVcpu {
+  pid_t thread = 0;
+  int guest_node = -1;  // -1: the guest has no NUMA nodes
 };
 
 struct QemuDisk {
@@ -34,6 +42,7 @@ struct QemuInventory {
   std::string machine;  // "pc-q35-7.2"
   std::string status;   // run state, e.g. "running", "inmigrate"
   uint32_t vcpus = 0;
+  std::vector<QemuVcpu> vcpu_threads;
   std::vector<MemoryBackend> backends;
   std::vector<QemuDisk> disks;
   std::vector<std::string> device_types;      // QOM types of all devices given by -device
@@ -46,6 +55,14 @@ struct QemuInventory {
   // pinned them. A balloon, also for free-page reporting, or memory that is unplugged.
   [[nodiscard]] bool gives_memory_back() const;
 };
+
+// Where the threads may run now. One that has ended is left out.
+[[nodiscard]] std::vector<VcpuPlace> VcpusOf(const QemuInventory& inventory);
+
+// Fills in the guest's NUMA nodes of memory backends: from QEMU's command line (`-numa node,...`;
+// no QMP command tells them) and from `query-memory-devices` for what was plugged in.
+void AssignGuestNodes(const std::vector<std::string>& argv, const nlohmann::json& memory_devices,
+                      std::vector<MemoryBackend>& backends);
 
 // Asks everything. InvalidArgument for an answer that is not what QEMU documents.
 [[nodiscard]] absl::StatusOr<QemuInventory> TakeInventory(QmpClient& qmp);

@@ -205,7 +205,8 @@ GuestDescription Describe(const QemuInventory& inventory) {
                          .vcpus = inventory.vcpus,
                          .running = inventory.status == "running"};
   for (const MemoryBackend& backend : inventory.backends) {
-    guest.regions.push_back({.name = backend.id, .size = ByteCount(backend.size)});
+    guest.regions.push_back(
+        {.name = backend.id, .size = ByteCount(backend.size), .numa_node = backend.guest_node});
   }
   for (const QemuDisk& disk : inventory.disks) guest.disks.push_back(disk.description);
   return guest;

@@ -30,9 +30,9 @@ QemuDestination::~QemuDestination() {
 
 absl::Status QemuDestination::Prepare(const GuestDescription& description) {
   run_ = description.running;
-  ASSIGN_OR_RETURN(const QemuInventory inventory, TakeInventory(*qmp_));
+  ASSIGN_OR_RETURN(inventory_, TakeInventory(*qmp_));
   ASSIGN_OR_RETURN(settings_, MigrationSettings::Read(*qmp_));
-  std::vector<std::string> reasons = DestinationReasons(description, inventory);
+  std::vector<std::string> reasons = DestinationReasons(description, inventory_);
   if (absl::Status status = settings_.CheckDestination(); !status.ok()) {
     reasons.emplace_back(Message(status));
   }
@@ -42,7 +42,7 @@ absl::Status QemuDestination::Prepare(const GuestDescription& description) {
   RETURN_IF_ERROR(qmp_->Execute("stop").status());
   ASSIGN_OR_RETURN(const auto maps, ReadMaps(pid()));
   for (const RegionDescription& region : description.regions) {
-    for (const MemoryBackend& backend : inventory.backends) {
+    for (const MemoryBackend& backend : inventory_.backends) {
       if (backend.id != region.name) continue;
       ASSIGN_OR_RETURN(MappedFile mapped, FindMappedFile(pid(), maps, backend.mem_path, backend.id,
                                                          backend.size, /*writable=*/true));

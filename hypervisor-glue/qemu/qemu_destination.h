@@ -40,6 +40,11 @@ class QemuDestination : public DestinationGuest {
   absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override {
     return files_[slice.region].PopulatedRuns(slice.pages, runs);
   }
+  void NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                    std::span<int> nodes) const override {
+    files_[region].NodesOfPages(pages, nodes);
+  }
+  std::vector<VcpuPlace> Vcpus() const override { return VcpusOf(inventory_); }
   absl::Status LoadDeviceState(std::span<const std::byte> bytes) override;
   absl::Status FinishDeviceState(Deadline deadline) override;
   absl::Status Activate() override;
@@ -70,6 +75,7 @@ class QemuDestination : public DestinationGuest {
 
   std::unique_ptr<QmpClient> qmp_;
   std::unique_ptr<QemuProcess> started_;  // null: attached
+  QemuInventory inventory_;
   MigrationSettings settings_;
   std::vector<MemoryFile> files_;
   std::vector<MappedRegion> regions_;

@@ -5,9 +5,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
+#include "base/numa_memory.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/preflight.h"
@@ -100,6 +102,9 @@ absl::Status QemuSource::MapMemory() {
                                                       /*writable=*/false, mapped.path));
     RegionDescription& region = description_.regions[i];
     region.backing_page_size = file.backing_page_size();
+    if (const auto populated = file.Populated(); populated.ok()) {
+      region.populated = std::min(*populated, region.size);
+    }
     // A device would go on reading the page that the guest gave back, not the one it took since.
     regions_.push_back({.description = region,
                         .address = file.address(),
@@ -133,6 +138,17 @@ absl::Status QemuSource::GatherWhileStopped() {
 
 absl::Status QemuSource::PopulatedRuns(const Slice& slice, PageRuns& runs) {
   return files_[slice.region].PopulatedRuns(slice.pages, runs);
+}
+
+// QEMU's mapping has every page that the guest has touched; ours has those that were read.
+void QemuSource::NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                              std::span<int> nodes) const {
+  std::vector<uint64_t> addresses;
+  addresses.reserve(pages.size());
+  for (const uint64_t page : pages) {
+    addresses.push_back(ranges_[region].address + (page << kPageShift));
+  }
+  NodesOfAddresses(pid(), addresses, nodes);
 }
 
 absl::Status QemuSource::CollectDirty(const Slice& slice, PageRuns& runs) {

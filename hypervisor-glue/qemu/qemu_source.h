@@ -49,6 +49,9 @@ class QemuSource : public SourceGuest {
   absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override;
   absl::Status CollectDirty(const Slice& slice, PageRuns& runs) override;
   absl::Status PeekDirty(const Slice& slice, PageRuns& runs) override;
+  void NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                    std::span<int> nodes) const override;
+  std::vector<VcpuPlace> Vcpus() const override { return VcpusOf(inventory_); }
   bool needs_quiesced_collection() const override {
     return inventory_.has_direct_disk() || tracking_.method == TrackingMethod::kSoftDirty;
   }

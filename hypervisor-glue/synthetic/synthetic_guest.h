@@ -52,6 +52,10 @@ class SyntheticGuest : public SourceGuest {
   absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override;
   absl::Status CollectDirty(const Slice& slice, PageRuns& runs) override;
   absl::Status PeekDirty(const Slice& slice, PageRuns& runs) override;
+  void NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                    std::span<int> nodes) const override {
+    files_[region].NodesOfPages(pages, nodes);
+  }
   bool needs_quiesced_collection() const override { return options_.needs_quiesced_collection; }
   absl::Status Quiesce() override;
   absl::Status Unquiesce() override;
@@ -98,6 +102,10 @@ class SyntheticDestination : public DestinationGuest {
   std::span<const MappedRegion> regions() const override { return regions_; }
   absl::Status PopulatedRuns(const Slice& slice, PageRuns& runs) override {
     return files_[slice.region].PopulatedRuns(slice.pages, runs);
+  }
+  void NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                    std::span<int> nodes) const override {
+    files_[region].NodesOfPages(pages, nodes);
   }
   absl::Status LoadDeviceState(std::span<const std::byte> bytes) override;
   absl::Status FinishDeviceState(Deadline deadline) override;

@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
+#include "base/numa_memory.h"
 #include "base/status.h"
 #include "fmt/format.h"
 
@@ -124,6 +126,22 @@ absl::Status MemoryFile::DataRuns(PageRun pages, uint64_t& data_end, PageRuns& r
     page = run_end;
   }
   return absl::OkStatus();
+}
+
+void MemoryFile::NodesOfPages(std::span<const uint64_t> pages, std::span<int> nodes) const {
+  std::vector<uint64_t> addresses;
+  for (const uint64_t page : pages) {
+    const std::byte* const address = address_ + (page << kPageShift);
+    addresses.push_back(reinterpret_cast<uint64_t>(address));
+    unsigned char resident = 0;
+    // A page that is there is mapped by reading it: the kernel tells nodes of mapped pages only.
+    if (mincore_tells_ && backing_page_size_ == KiB(4) &&
+        ::mincore(address_ + (page << kPageShift), kPageBytes, &resident) == 0 &&
+        (resident & 1) != 0) {
+      [[maybe_unused]] const auto byte = *static_cast<const volatile std::byte*>(address);
+    }
+  }
+  NodesOfAddresses(0, addresses, nodes);
 }
 
 absl::Status MemoryFile::Clear() const {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -44,6 +45,10 @@ class MemoryFile {
   // page that is populated or freed meanwhile may count or not. The cost follows `pages`, not the
   // size of the file.
   [[nodiscard]] absl::Status PopulatedRuns(PageRun pages, PageRuns& runs) const;
+
+  // For each page the NUMA node that it is on; -1 for holes, for what is swapped out, and for huge
+  // pages that this mapping has never touched. Maps pages that are there; populates none.
+  void NodesOfPages(std::span<const uint64_t> pages, std::span<int> nodes) const;
 
   // Frees all of the file's memory: it reads as zeros afterwards and takes no memory.
   [[nodiscard]] absl::Status Clear() const;

@@ -4,7 +4,7 @@
 BUILD_PACKAGES=(build-essential cmake ninja-build ccache pkg-config git
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libssl-dev libabsl-dev
   libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libhwy-dev
-  libibverbs-dev librdmacm-dev libxen-dev)
+  libhwloc-dev libibverbs-dev librdmacm-dev libxen-dev)
 DEMO_PACKAGES=(qemu-system-x86 qemu-system-common)
 TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev clang clang-format clang-tidy libclang-rt-14-dev
   python3 python3-pytest openssl iproute2 iputils-ping iptables util-linux procps kmod busybox-static cpio

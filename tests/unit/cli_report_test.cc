@@ -26,6 +26,12 @@ MigrationReport Sample() {
       .paths = {"rxe0 port 1"},
       .encrypted = true,
       .workers = 2,
+      .placement = {{.cpus = "4",
+                     .node = 1,
+                     .memory_node = 1,
+                     .nic = "mlx5_0",
+                     .pages = PageCount(900),
+                     .why = "beside its memory"}},
       .total_ms = 2345.6,
       .downtime_ms = 21,
       .downtime_parts = {1, 2, 3, 4, 5, 6},
@@ -50,29 +56,19 @@ TEST(ReportJson, has_every_field_with_its_type) {
   const json report = json::parse(ToJson(Sample()));
   std::set<std::string> keys;
   for (const auto& [key, value] : report.items()) keys.insert(key);
-  EXPECT_EQ(keys, (std::set<std::string>{"outcome",
-                                         "stage",
-                                         "error",
-                                         "migration_id",
-                                         "guest",
-                                         "destination",
-                                         "transport",
-                                         "paths",
-                                         "encrypted",
-                                         "workers",
-                                         "total_ms",
-                                         "downtime_ms",
-                                         "downtime_parts",
-                                         "predicted_downtime_ms",
-                                         "rounds",
-                                         "bytes_sent",
-                                         "device_state_bytes",
-                                         "guest_bytes",
-                                         "cpu_seconds",
-                                         "cpu_seconds_per_gb",
+  EXPECT_EQ(keys, (std::set<std::string>{"outcome",      "stage",          "error",
+                                         "migration_id", "guest",          "destination",
+                                         "transport",    "paths",          "encrypted",
+                                         "workers",      "placement",      "total_ms",
+                                         "downtime_ms",  "downtime_parts", "predicted_downtime_ms",
+                                         "rounds",       "bytes_sent",     "device_state_bytes",
+                                         "guest_bytes",  "cpu_seconds",    "cpu_seconds_per_gb",
                                          "verified"}));
   EXPECT_EQ(report["paths"], json::array({"rxe0 port 1"}));
   EXPECT_DOUBLE_EQ(report["cpu_seconds_per_gb"], 1.25e9 / (5 << 20));
+  EXPECT_EQ(report["placement"][0]["cpus"], "4");
+  EXPECT_EQ(report["placement"][0]["memory_node"], 1);
+  EXPECT_EQ(report["placement"][0]["nic"], "mlx5_0");
   EXPECT_EQ(report["outcome"], "migrated");
   EXPECT_EQ(report["stage"], "done");
   EXPECT_EQ(report["error"], "");
@@ -132,7 +128,8 @@ TEST(ReportText, shows_rounds_and_the_downtime_by_cause) {
   for (const char* words :
        {"round", "stop", "1000", "31.5", "downtime 21.0 ms (predicted 20.5)", "pause 1.0",
         "last pages 2.0", "device state 3.0", "verify 4.0", "commit 5.0", "resume 6.0",
-        "total 2.35 s", "5.0 MiB", "64.0 MiB", "350 KiB", "encrypted", "equal"}) {
+        "total 2.35 s", "5.0 MiB", "64.0 MiB", "350 KiB", "encrypted", "equal",
+        "worker 0: CPU 4 of node 1, memory of node 1, mlx5_0, 900 pages (beside its memory)"}) {
     EXPECT_THAT(text, HasSubstr(words));
   }
 }

@@ -149,6 +149,14 @@ TEST(ControlCodec, region_limits) {
   EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.regions[0].numa_node = -2; }), HasSubstr("NUMA"));
   EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.regions[0].numa_node = 1024; }),
               HasSubstr("NUMA"));
+  EXPECT_THAT(ReserveComplaint([](R& m) { m.guest.regions[1].populated = GiB(1); }),
+              HasSubstr("hold data"));
+  EXPECT_THAT(ReserveComplaint([](R& m) {
+                m.channel_regions = {0, 1};
+              }),
+              HasSubstr("regions of 2 channels, where there are 4"));
+  EXPECT_THAT(ReserveComplaint([](R& m) { m.channel_regions[2] = 2; }),
+              HasSubstr("a channel brings region 2"));
 }
 
 TEST(ControlCodec, offer_limits) {

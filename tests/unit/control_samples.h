@@ -19,7 +19,8 @@ inline Reserve SampleReserve() {
                                 {.name = "ram1",
                                  .size = MiB(512),
                                  .backing_page_size = MiB(2),
-                                 .numa_node = 1}},
+                                 .numa_node = 1,
+                                 .populated = MiB(100)}},
                     .disks = {{.device = "virtio0",
                                .file = "/srv/größe.qcow2",
                                .virtual_size = GiB(20),
@@ -27,7 +28,8 @@ inline Reserve SampleReserve() {
                                .shareable = true,
                                .local_identity = "boot:64768:1234"}}},
           .channels = 4,
-          .transports = {"rdma", "tcp"}};
+          .transports = {"rdma", "tcp"},
+          .channel_regions = {0, 1, 0, 1}};
 }
 
 inline Reserved SampleReserved() {

@@ -275,7 +275,11 @@ TEST(Precopy, a_round_of_a_limited_precopy_can_be_cancelled_while_it_waits) {
   const MigrationOptions options{.bandwidth = ByteCount(1)};  // years
   Precopy precopy(*guest, std::move(channels), NoOther, options, cancel);
   std::thread canceller([&] {
-    while (precopy.shipped().sent.load() == 0) std::this_thread::yield();
+    const auto sent = [&precopy] {
+      const auto pages = precopy.PagesByWorker();
+      return std::any_of(pages.begin(), pages.end(), [](PageCount one) { return one.value() > 0; });
+    };
+    while (!sent()) std::this_thread::yield();
     cancel.Request("too slow");
   });
   const auto round = precopy.Round(CollectBy::kPopulated);

@@ -53,6 +53,8 @@ void MigrationSite::Renew() {
 MigrationReport MigrationSite::Migrate() {
   arrived_ = nullptr;
   same_image_ = false;
+  std::function<absl::StatusOr<HostTopology>()> topology;
+  if (host) topology = [this] { return *host; };
   destination_ =
       std::make_unique<DestinationMigration>(DestinationContext{.host = *this,
                                                                 .listeners = {listener_.get()},
@@ -60,7 +62,9 @@ MigrationReport MigrationSite::Migrate() {
                                                                 .observer = *this,
                                                                 .cancel = *destination_cancel_,
                                                                 .answer_time = options.answer_time,
-                                                                .ownership_time = ownership_time});
+                                                                .ownership_time = ownership_time,
+                                                                .host_topology = topology,
+                                                                .landing = landing});
   std::thread destination([this] {
     destination_status_ = destination_->Run(control_->destination());
     auto entry = destination_->unwritten();
@@ -69,6 +73,7 @@ MigrationReport MigrationSite::Migrate() {
   });
   HookedSource source(*guest_, [this](std::string_view call) { return SourceCall(call); });
   source.stop_late = stop_late;
+  source.node_of = node_of;
   SourceMigration migration({.guest = source,
                              .locator = "synthetic",
                              .control = control_->source(),
@@ -83,7 +88,8 @@ MigrationReport MigrationSite::Migrate() {
                              .confirm = [this](const std::string& id) { Confirm(id); },
                              .observer = *this,
                              .cancel = *cancel_,
-                             .options = options});
+                             .options = options,
+                             .host = host ? &*host : nullptr});
   MigrationReport report = migration.Run();
   // As when `ramferry migrate` ends.
   control_->source().Close();

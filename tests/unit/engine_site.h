@@ -43,7 +43,14 @@ class HookedSource : public SourceGuest {
   HookedSource(SyntheticGuest& guest, GuestHook hook) : guest_(guest), hook_(std::move(hook)) {}
 
   int stop_late = 0;  // so many times WaitPaused says that the guest still runs
+  // Where its pages are said to be; null: where they are.
+  std::function<int(RegionId region, uint64_t page)> node_of;
 
+  void NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                    std::span<int> nodes) const override {
+    if (node_of == nullptr) return guest_.NodesOfPages(region, pages, nodes);
+    for (size_t i = 0; i < pages.size(); ++i) nodes[i] = node_of(region, pages[i]);
+  }
   const GuestDescription& description() const override { return guest_.description(); }
   std::span<const MappedRegion> regions() const override { return guest_.regions(); }
   absl::Status StartTracking() override {
@@ -116,6 +123,10 @@ class HookedDestination : public DestinationGuest {
     absl::Status status = hook_("PopulatedRuns");
     return status.ok() ? guest_->PopulatedRuns(slice, runs) : status;
   }
+  void NodesOfPages(RegionId region, std::span<const uint64_t> pages,
+                    std::span<int> nodes) const override {
+    guest_->NodesOfPages(region, pages, nodes);
+  }
   absl::Status LoadDeviceState(std::span<const std::byte> bytes) override {
     absl::Status status = hook_("LoadDeviceState");
     return status.ok() ? guest_->LoadDeviceState(bytes) : status;
@@ -161,6 +172,10 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   bool destination_remembers = true;  // false: it was killed, and knows what its journal says
   int stop_late = 0;
   ChannelConnector* connector = nullptr;  // null: TCP
+  // What both ends are placed by; nothing: they are not.
+  std::optional<HostTopology> host;
+  std::function<int(RegionId region, uint64_t page)> node_of;
+  LandingWishes landing;
   // Of the next migration.
   [[nodiscard]] FakeControlPair& control() { return *control_; }
   [[nodiscard]] Cancellation& cancel() { return *cancel_; }

@@ -1,6 +1,7 @@
 // Whatever a monitor answers, asking it what it consists of ends with an inventory or a clear
 // error.
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <chrono>
 
@@ -162,6 +163,47 @@ TEST_F(Inventory, mistyped_answers_never_do_harm) {
       }
     }
   }
+}
+
+std::vector<int> GuestNodes(const std::vector<std::string>& argv, const json& devices = {}) {
+  std::vector<MemoryBackend> backends = {{.id = "a"}, {.id = "b"}, {.id = "dimm"}};
+  AssignGuestNodes(argv, devices, backends);
+  return {backends[0].guest_node, backends[1].guest_node, backends[2].guest_node};
+}
+
+TEST(GuestNodes, are_those_of_the_command_line) {
+  EXPECT_THAT(GuestNodes({"qemu", "-numa", "node,nodeid=1,cpus=0-1,memdev=a", "-numa",
+                          "node,memdev=b,nodeid=0"}),
+              ElementsAre(1, 0, -1));
+  EXPECT_THAT(GuestNodes({"qemu", "-numa", "node,memdev=b", "-numa", "node,memdev=a"}),
+              ElementsAre(1, 0, -1))
+      << "numbered in their order";
+  EXPECT_THAT(GuestNodes({"qemu", "-numa", "cpu,node-id=0", "-numa", "dist,src=0,dst=1,val=20",
+                          "-numa", "node,memdev=a"}),
+              ElementsAre(0, -1, -1))
+      << "other words are no nodes";
+  EXPECT_THAT(GuestNodes({"qemu", "-m", "2G"}), ElementsAre(-1, -1, -1));
+  EXPECT_THAT(GuestNodes({"-numa"}), ElementsAre(-1, -1, -1));
+  EXPECT_THAT(GuestNodes({"-numa", "node,nodeid=-5,memdev=a"}), ElementsAre(-1, -1, -1));
+  EXPECT_THAT(GuestNodes({"-numa", "node,nodeid=99999,memdev=a"}), ElementsAre(-1, -1, -1));
+}
+
+TEST(GuestNodes, of_plugged_memory_are_what_qemu_says) {
+  const json devices = {
+      {{"type", "dimm"}, {"data", {{"memdev", "/objects/dimm"}, {"node", 1}, {"id", "d0"}}}}};
+  EXPECT_THAT(GuestNodes({"-numa", "node,memdev=a"}, devices), ElementsAre(0, -1, 1));
+}
+
+TEST_F(Inventory, virtual_cpus_run_where_their_threads_may) {
+  qemu_.Return("query-cpus-fast", {{{"thread-id", ::gettid()}, {"props", {{"node-id", 0}}}},
+                                   {{"thread-id", 0x3fffffff}}});
+  const auto inventory = Take();
+  ASSERT_TRUE(inventory.ok());
+  const std::vector<VcpuPlace> places = VcpusOf(*inventory);
+  ASSERT_EQ(places.size(), 1u) << "a thread that has ended is nowhere";
+  EXPECT_EQ(places[0].cpus, AffinityOf(0));
+  EXPECT_EQ(places[0].guest_node, -1)
+      << "a guest without NUMA has no nodes, whatever QEMU calls them";
 }
 
 TEST_F(Inventory, memory_backend_without_size_is_an_error) {

@@ -220,7 +220,7 @@ struct Session {
 
 class NullHolder final : public tcp::TokenHolder {
  public:
-  void Deliver(std::unique_ptr<tcp::ByteStream>, const std::string&) override {}
+  void Deliver(std::unique_ptr<tcp::ByteStream>, const std::string&, size_t) override {}
 };
 
 TEST(TcpTls, proof_from_another_session_is_refused) {

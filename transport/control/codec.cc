@@ -29,6 +29,7 @@ void ToWire(const GuestDescription& guest, v1::Guest& wire) {
     out.set_size(region.size.value());
     out.set_backing_page_size(region.backing_page_size.value());
     out.set_numa_node(region.numa_node);
+    out.set_populated(region.populated.value());
   }
   for (const DiskDescription& disk : guest.disks) {
     v1::Disk& out = *wire.add_disks();
@@ -65,6 +66,7 @@ struct Encoder {
     ToWire(m.guest, *out.mutable_guest());
     out.set_channels(m.channels);
     for (const std::string& transport : m.transports) out.add_transports(transport);
+    for (const uint32_t region : m.channel_regions) out.add_channel_regions(region);
   }
   void operator()(const Reserved& m) const {
     for (const ChannelOffer& offer : m.offers) {
@@ -147,7 +149,8 @@ GuestDescription FromWire(const v1::Guest& wire) {
     guest.regions.push_back({.name = region.name(),
                              .size = ByteCount(region.size()),
                              .backing_page_size = ByteCount(region.backing_page_size()),
-                             .numa_node = region.numa_node()});
+                             .numa_node = region.numa_node(),
+                             .populated = ByteCount(region.populated())});
   }
   for (const v1::Disk& disk : wire.disks()) {
     guest.disks.push_back({.device = disk.device(),
@@ -207,8 +210,10 @@ absl::StatusOr<ControlMessage> FromWire(const v1::Frame& frame) {
     }
     case v1::Frame::kReserve: {
       const v1::Reserve& m = frame.reserve();
-      return Reserve{
-          FromWire(m.guest()), m.channels(), {m.transports().begin(), m.transports().end()}};
+      return Reserve{FromWire(m.guest()),
+                     m.channels(),
+                     {m.transports().begin(), m.transports().end()},
+                     {m.channel_regions().begin(), m.channel_regions().end()}};
     }
     case v1::Frame::kReserved:
       return FromWire(frame.reserved());

@@ -58,6 +58,9 @@ absl::Status CheckRegion(const RegionDescription& region) {
   if (size % page != 0)
     return Bad("size {} is not a multiple of its backing page size {}", size, page);
   if (size > kMaxGuestBytes) return Bad("size {} is more than a guest can have", size);
+  if (region.populated > region.size) {
+    return Bad("{} bytes of {} hold data", region.populated.value(), size);
+  }
   if (region.numa_node < -1 || region.numa_node >= kMaxNumaNodes) {
     return Bad("NUMA node {} is not in -1..{}", region.numa_node, kMaxNumaNodes - 1);
   }
@@ -156,7 +159,15 @@ struct Checker {
     }
     for (const std::string& name : m.transports)
       RETURN_IF_ERROR(CheckNeededName("transport", name));
-    return CheckGuest(m.guest);
+    RETURN_IF_ERROR(CheckGuest(m.guest));
+    if (!m.channel_regions.empty() && m.channel_regions.size() != m.channels) {
+      return Bad("regions of {} channels, where there are {}", m.channel_regions.size(),
+                 m.channels);
+    }
+    for (const uint32_t region : m.channel_regions) {
+      if (region >= m.guest.regions.size()) return Bad("a channel brings region {}", region);
+    }
+    return absl::OkStatus();
   }
   absl::Status operator()(const Reserved& m) const {
     if (m.offers.empty() || m.offers.size() > kMaxTransports) {

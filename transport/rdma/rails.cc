@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 
+#include "base/local_interface.h"
 #include "fmt/format.h"
 #include "transport/rdma/check.h"
 
@@ -16,6 +19,28 @@ namespace {
 
 constexpr int kLocal = 10;         // ACPI SLIT
 constexpr uint64_t kSamples = 16;  // pages looked at for each share
+
+constexpr const char* kDevices = "/sys/class/infiniband";
+
+// The network interfaces of an RDMA device.
+std::vector<std::string> InterfacesUnder(const std::filesystem::path& device) {
+  std::vector<std::string> names;
+  if (std::string parent; std::ifstream(device / "parent") >> parent) names.push_back(parent);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(device / "device" / "net", error)) {
+    names.push_back(entry.path().filename());
+  }
+  return names;
+}
+
+// The node that a device on a bus says it is at; a virtio device has it from the one it is part of.
+NumaNode NodeOnBus(const std::filesystem::path& device) {
+  for (const char* file : {"numa_node", "../numa_node"}) {
+    int node = -1;
+    if (std::ifstream(device / file) >> node && node >= 0) return node;
+  }
+  return std::nullopt;
+}
 
 // The node of the page at `offset`, if there is a page.
 NumaNode NodeOfPage(const MappedRegion& region, uint64_t offset) {
@@ -111,10 +136,31 @@ std::vector<std::string> RailAddresses() {
   return addresses;
 }
 
+std::vector<std::string> DevicesTowards(std::span<const std::string> addresses) {
+  std::set<std::string> interfaces;
+  for (const std::string& address : addresses) interfaces.insert(InterfaceTowards(address));
+  std::vector<std::string> devices;
+  std::error_code error;
+  for (const auto& device : std::filesystem::directory_iterator(kDevices, error)) {
+    const std::vector<std::string> under = InterfacesUnder(device.path());
+    if (std::any_of(under.begin(), under.end(),
+                    [&](const std::string& name) { return interfaces.contains(name); })) {
+      devices.push_back(device.path().filename());
+    }
+  }
+  std::sort(devices.begin(), devices.end());
+  return devices;
+}
+
 NumaNode NodeOfDevice(const char* name) {
-  std::ifstream file(fmt::format("/sys/class/infiniband/{}/device/numa_node", name));
-  int node = -1;
-  if (file >> node && node >= 0) return node;
+  const std::filesystem::path device = std::filesystem::path(kDevices) / name;
+  if (const NumaNode node = NodeOnBus(device / "device")) return node;
+  for (const std::string& interface : InterfacesUnder(device)) {
+    if (const NumaNode node =
+            NodeOnBus(std::filesystem::path("/sys/class/net") / interface / "device")) {
+      return node;
+    }
+  }
   return std::nullopt;
 }
 

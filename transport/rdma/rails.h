@@ -39,7 +39,10 @@ using NodeDistance = std::function<int(int, int)>;
 // address, in the order of the devices.
 [[nodiscard]] std::vector<std::string> RailAddresses();
 
-// The node of a device by its name ("mlx5_0").
+// The RDMA devices of this host on the interfaces that lead to any of these addresses.
+[[nodiscard]] std::vector<std::string> DevicesTowards(std::span<const std::string> addresses);
+
+// The node of a device by its name ("mlx5_0"), or of the network interface under it (soft-RoCE).
 [[nodiscard]] NumaNode NodeOfDevice(const char* name);
 
 }  // namespace ramferry::rdma

@@ -172,8 +172,9 @@ ByteCount SizeOf(std::span<const MappedRegion> regions) {
 // The rails to the destination: its addresses that devices of this host lead to, one a device. That
 // may leave out the first one, which is the control channel's: that one may have a network of its
 // own.
+// No more than there are channels, unless the `places` plan with others.
 absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const ChannelOffer& offer,
-                       Deadline deadline) {
+                       std::span<const ChannelPlace> places, Deadline deadline) {
   const auto add = [&](const std::string& address, Deadline until) -> absl::Status {
     ASSIGN_OR_RETURN(const Resolved resolved, Resolve(options, address, offer.port, until));
     for (const SourceSide::Rail& rail : side.rails) {
@@ -184,22 +185,46 @@ absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const Chann
     return absl::OkStatus();
   };
   const absl::Status first = add(offer.address, deadline);
+  const auto found = [&side](const ChannelPlace& place) {
+    return place.nic.empty() ||
+           std::any_of(side.rails.begin(), side.rails.end(), [&](const SourceSide::Rail& rail) {
+             return place.nic == ibv_get_device_name(rail.memory->device()->device);
+           });
+  };
   for (const std::string& address : offer.other_addresses) {
-    if (side.rails.size() >= offer.tokens.size()) break;
+    if (side.rails.size() >= offer.tokens.size() &&
+        std::all_of(places.begin(), places.end(), found)) {
+      break;
+    }
     // One that leads nowhere from here costs some time, and nothing else.
     if (address != offer.address) add(address, std::min(deadline, In(kRailTime))).IgnoreError();
   }
   return side.rails.empty() ? first : absl::OkStatus();
 }
 
+// The planned rail, where there is a plan and a rail by that device; else the nearest to the memory
+// that the channel's worker begins with.
 std::vector<size_t> RailOfEachChannel(const SourceSide& side, std::span<const MappedRegion> source,
-                                      size_t channels) {
+                                      std::span<const ChannelPlace> places, size_t channels) {
   if (side.rails.size() == 1) return std::vector<size_t>(channels, 0);
-  std::vector<NumaNode> rails;
+  std::vector<std::string> names;
+  std::vector<NumaNode> nodes;
   for (const SourceSide::Rail& rail : side.rails) {
-    rails.push_back(NodeOfDevice(ibv_get_device_name(rail.memory->device()->device)));
+    names.emplace_back(ibv_get_device_name(rail.memory->device()->device));
+    nodes.push_back(NodeOfDevice(names.back().c_str()));
   }
-  return ChooseRails(NodesOfShares(source, channels), rails, KernelNodeDistance);
+  std::vector<NumaNode> memory;
+  memory.reserve(channels);
+  for (const ChannelPlace& place : places) {
+    memory.push_back(place.memory_node >= 0 ? NumaNode(place.memory_node) : std::nullopt);
+  }
+  if (memory.size() != channels) memory = NodesOfShares(source, channels);
+  std::vector<size_t> chosen = ChooseRails(memory, nodes, KernelNodeDistance);
+  for (size_t i = 0; i < std::min(chosen.size(), places.size()); ++i) {
+    const auto planned = std::find(names.begin(), names.end(), places[i].nic);
+    if (planned != names.end()) chosen[i] = static_cast<size_t>(planned - names.begin());
+  }
+  return chosen;
 }
 
 // Both ends' limits for the pieces of a rail, after its channels have been welcomed.
@@ -226,14 +251,16 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
     return Annotate(status, fmt::format("RDMA to {} port {}", address, offer.port));
   };
   auto side = std::make_shared<SourceSide>();
-  if (absl::Status status = FindRails(*side, options_, offer, deadline); !status.ok()) {
+  if (absl::Status status = FindRails(*side, options_, offer, places_, deadline); !status.ok()) {
     return annotate(status, offer.address);
   }
   ByteCount budget = options_.pin_budget;
   std::vector<std::pair<std::unique_ptr<RdmaChannel>, SourceSide::Rail*>> channels;
-  const std::vector<size_t> rails = RailOfEachChannel(*side, source, offer.tokens.size());
+  const std::vector<size_t> rails = RailOfEachChannel(*side, source, places_, offer.tokens.size());
   for (size_t i = 0; i < offer.tokens.size(); ++i) {
     SourceSide::Rail& rail = side->rails[rails[i]];
+    // Queues, rings and messages are touched first here.
+    const BoundForAWhile beside_its_worker(i < places_.size() ? places_[i].cpus : CpuSet());
     auto connection = ConnectOne(side, rail, options_, offer.port, offer.tokens[i], deadline);
     if (!connection.ok()) return annotate(connection.status(), rail.address);
     const Welcome& welcome = connection->welcome;
@@ -264,6 +291,12 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
   }
   side_ = side;
   return ready;
+}
+
+std::vector<std::string> RdmaConnector::NicsTo(const ChannelOffer& offer) {
+  std::vector<std::string> addresses = offer.other_addresses;
+  addresses.insert(addresses.begin(), offer.address);
+  return DevicesTowards(addresses);
 }
 
 ByteCount RdmaConnector::most_pinned() const {

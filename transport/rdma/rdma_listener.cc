@@ -35,7 +35,8 @@ absl::StatusOr<std::string> NewToken() {
 class RdmaReceiver : public ChannelReceiver {
  public:
   static absl::StatusOr<std::unique_ptr<ChannelReceiver>> Listen(
-      const RdmaOptions& options, std::span<const MappedRegion> regions, size_t channels);
+      const RdmaOptions& options, std::span<const MappedRegion> regions,
+      std::span<const ChannelPlace> channels);
   ~RdmaReceiver() override { Stop(); }
 
   [[nodiscard]] const ChannelOffer& offer() const override { return offer_; }
@@ -60,11 +61,13 @@ class RdmaReceiver : public ChannelReceiver {
     std::unique_ptr<Landing> landing;
   };
 
-  RdmaReceiver(const RdmaOptions& options, std::span<const MappedRegion> regions)
+  RdmaReceiver(const RdmaOptions& options, std::span<const MappedRegion> regions,
+               std::span<const ChannelPlace> channels)
       : options_(options),
         regions_(regions.begin(), regions.end()),
+        places_(channels.begin(), channels.end()),
         pins_(std::make_shared<PinAccount>(options.pin_budget)) {}
-  [[nodiscard]] absl::Status Bind(size_t channels);
+  [[nodiscard]] absl::Status Bind();
   void Run();
   void TakeEvent();
   [[nodiscard]] absl::Status Accept(rdma_cm_id* id, std::span<const std::byte> greeting);
@@ -73,6 +76,7 @@ class RdmaReceiver : public ChannelReceiver {
 
   const RdmaOptions options_;
   const std::vector<MappedRegion> regions_;
+  const std::vector<ChannelPlace> places_;  // one a token
   ChannelOffer offer_;
   std::vector<std::string> unused_tokens_;
   UniqueFd stop_;
@@ -87,15 +91,16 @@ class RdmaReceiver : public ChannelReceiver {
 };
 
 absl::StatusOr<std::unique_ptr<ChannelReceiver>> RdmaReceiver::Listen(
-    const RdmaOptions& options, std::span<const MappedRegion> regions, size_t channels) {
-  std::unique_ptr<RdmaReceiver> receiver(new RdmaReceiver(options, regions));
-  RETURN_IF_ERROR(receiver->Bind(channels));
+    const RdmaOptions& options, std::span<const MappedRegion> regions,
+    std::span<const ChannelPlace> channels) {
+  std::unique_ptr<RdmaReceiver> receiver(new RdmaReceiver(options, regions, channels));
+  RETURN_IF_ERROR(receiver->Bind());
   receiver->thread_ = std::thread([raw = receiver.get()] { raw->Run(); });
   return receiver;
 }
 
-absl::Status RdmaReceiver::Bind(size_t channels) {
-  for (size_t i = 0; i < channels; ++i) {
+absl::Status RdmaReceiver::Bind() {
+  for (size_t i = 0; i < places_.size(); ++i) {
     ASSIGN_OR_RETURN(std::string token, NewToken());
     offer_.tokens.push_back(std::move(token));
   }
@@ -123,7 +128,7 @@ absl::Status RdmaReceiver::Bind(size_t channels) {
   if (bound != 0) {
     return ErrnoStatus(error, fmt::format("no RDMA device has the address {}", options_.address));
   }
-  if (rdma_listen(listening_, static_cast<int>(channels)) != 0) {
+  if (rdma_listen(listening_, static_cast<int>(places_.size())) != 0) {
     return ErrnoStatus(errno, "cannot listen for RDMA connections");
   }
   offer_.transport = "rdma";
@@ -183,6 +188,10 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
   if (token == unused_tokens_.end()) {
     return refuse(absl::UnauthenticatedError("no channel with this token is expected here"));
   }
+  const auto issued = std::find(offer_.tokens.begin(), offer_.tokens.end(), *token);
+  const auto index = static_cast<size_t>(issued - offer_.tokens.begin());
+  const CpuSet& cpus = places_[index].cpus;
+  const BoundForAWhile beside_its_memory(cpus);  // the queues are touched first here
   const auto found = RailOf(id->verbs);
   if (!found.ok()) return refuse(found.status());
   CmMemory& memory = *(*found)->memory;
@@ -223,8 +232,11 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
     return status();
   }
   served_.push_back({id, *std::move(service), {}});
-  served_.back().thread =
-      std::thread([this, one = served_.back().service.get()] { Note(one->Serve()); });
+  served_.back().thread = std::thread([this, one = served_.back().service.get(), cpus, index] {
+    BindThisThread(cpus).IgnoreError();  // slower elsewhere, and no harm
+    NameThisThread("rf-land", index);
+    Note(one->Serve());
+  });
   return absl::OkStatus();
 }
 
@@ -266,7 +278,7 @@ void RdmaReceiver::Stop() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ChannelReceiver>> RdmaListener::Expect(
-    std::span<const MappedRegion> regions, size_t channels) {
+    std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) {
   RETURN_IF_ERROR(RdmaUsable());
   ByteCount size;
   for (const MappedRegion& region : regions) {

@@ -56,8 +56,9 @@ class RdmaListener : public ChannelListener {
   [[nodiscard]] std::string transport() const override { return "rdma"; }
 
   // FailedPrecondition without a usable device or with too low a limit of pinned memory.
+  using ChannelListener::Expect;
   [[nodiscard]] absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
-      std::span<const MappedRegion> regions, size_t channels) override;
+      std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) override;
 
  private:
   RdmaOptions options_;
@@ -72,11 +73,16 @@ class RdmaConnector : public ChannelConnector {
   [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
       const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) override;
 
+  // RDMA devices on the interfaces that lead to the addresses of the offer.
+  [[nodiscard]] std::vector<std::string> NicsTo(const ChannelOffer& offer) override;
+  void PlaceChannels(std::vector<ChannelPlace> places) override { places_ = std::move(places); }
+
   // The most bytes that the channels of the last Connect had pinned at once on this host.
   [[nodiscard]] ByteCount most_pinned() const;
 
  private:
   RdmaOptions options_;
+  std::vector<ChannelPlace> places_;
   std::weak_ptr<struct SourceSide> side_;
 };
 

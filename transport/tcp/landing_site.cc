@@ -72,8 +72,8 @@ class Lander final : public FrameSink {
   ByteStream& stream_;
   const int stop_fd_;
   const std::chrono::milliseconds stall_timeout_;
-  std::atomic<uint64_t>& payload_;  // shared by all channels
-  uint64_t landed_ = 0;             // of it, not yet added
+  std::atomic<uint64_t>& payload_;
+  uint64_t landed_ = 0;  // of it, not yet added
 };
 
 struct Pipe {
@@ -101,19 +101,24 @@ ErrorCode CodeFor(const absl::Status& why) {
 }  // namespace
 
 LandingSite::LandingSite(std::span<const MappedRegion> regions,
+                         std::span<const ChannelPlace> channels,
                          std::chrono::milliseconds stall_timeout)
     : regions_(regions.begin(), regions.end()),
+      places_(channels.begin(), channels.end()),
       stall_timeout_(stall_timeout),
-      stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      counters_(channels.size()) {}
 
 LandingSite::~LandingSite() {
   Stop();
 }
 
-void LandingSite::Deliver(std::unique_ptr<ByteStream> stream, const std::string& peer) {
+void LandingSite::Deliver(std::unique_ptr<ByteStream> stream, const std::string& peer,
+                          size_t index) {
   const std::lock_guard lock(mutex_);
   if (stopped_.load()) return;
-  threads_.emplace_back([this, stream = std::move(stream), peer] { Serve(*stream, peer); });
+  threads_.emplace_back(
+      [this, stream = std::move(stream), peer, index] { Serve(*stream, peer, index); });
 }
 
 absl::Status LandingSite::status() const {
@@ -122,8 +127,12 @@ absl::Status LandingSite::status() const {
 }
 
 ChannelStats LandingSite::stats() const {
-  return {.payload = ByteCount(payload_.load(std::memory_order_relaxed)),
-          .wire = ByteCount(wire_.load(std::memory_order_relaxed))};
+  ChannelStats stats;
+  for (const Counters& counters : counters_) {
+    stats.payload += ByteCount(counters.payload.load(std::memory_order_relaxed));
+    stats.wire += ByteCount(counters.wire.load(std::memory_order_relaxed));
+  }
+  return stats;
 }
 
 void LandingSite::Stop() {
@@ -138,8 +147,12 @@ void LandingSite::Stop() {
   for (std::thread& thread : threads) thread.join();
 }
 
-void LandingSite::Serve(ByteStream& stream, const std::string& peer) {
-  absl::Status end = Receive(stream);
+void LandingSite::Serve(ByteStream& stream, const std::string& peer, size_t index) {
+  if (const absl::Status bound = BindThisThread(places_[index].cpus); !bound.ok()) {
+    spdlog::warn("{}", std::string(bound.message()));  // slower, and no harm
+  }
+  NameThisThread("rf-land", index);
+  absl::Status end = Receive(stream, counters_[index]);
   if (end.ok()) return;
   if (stopped_.load()) end = absl::CancelledError("the destination ended the migration");
   if (!absl::IsCancelled(end)) {
@@ -151,10 +164,10 @@ void LandingSite::Serve(ByteStream& stream, const std::string& peer) {
   GiveUp(stream, end);
 }
 
-absl::Status LandingSite::Receive(ByteStream& stream) {
+absl::Status LandingSite::Receive(ByteStream& stream, Counters& counters) {
   std::vector<std::byte> memory(kBufferBytes + kPageBytes);
   std::span<std::byte> buffer(memory);
-  Lander lander(regions_, stream, stop_event_.get(), stall_timeout_, payload_);
+  Lander lander(regions_, stream, stop_event_.get(), stall_timeout_, counters.payload);
   FrameParser parser(regions_, lander);
   const Pipe pipe = Pipe::OpenIf(stream.passes_pages());
   size_t held = 0;  // bytes at the front of the buffer that wait for the rest of a header or page
@@ -182,7 +195,7 @@ absl::Status LandingSite::Receive(ByteStream& stream) {
       held -= used;
       if (held > 0) std::memmove(buffer.data(), buffer.data() + used, held);
     }
-    wire_.fetch_add(got.bytes, std::memory_order_relaxed);
+    counters.wire.fetch_add(got.bytes, std::memory_order_relaxed);
     if (got.ended) {
       if (parser.closed()) return absl::OkStatus();
       return absl::UnavailableError("the source went away without closing the channel");

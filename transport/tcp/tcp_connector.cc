@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "base/local_interface.h"
 #include "base/status.h"
 #include "transport/tcp/handshake.h"
 #include "transport/tcp/socket.h"
@@ -56,12 +57,19 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> TcpConnector::Connect(
   for (const std::string& token : offer.tokens) {
     const std::string name = fmt::format("page channel {} to {}", channels.size() + 1,
                                          tcp::Endpoint(offer.address, offer.port));
+    const size_t index = channels.size();
+    const BoundForAWhile beside_its_worker(index < places_.size() ? places_[index].cpus : CpuSet());
     auto stream = OpenStream(options_, tls_.get(), offer, token, deadline);
     if (!stream.ok()) return Annotate(stream.status(), name);
     channels.push_back(std::make_unique<tcp::TcpPageChannel>(*std::move(stream), source, name,
                                                              options_.stall_timeout));
   }
   return channels;
+}
+
+std::vector<std::string> TcpConnector::NicsTo(const ChannelOffer& offer) {
+  const std::string interface = InterfaceTowards(offer.address);
+  return interface.empty() ? std::vector<std::string>() : std::vector{interface};
 }
 
 }  // namespace ramferry

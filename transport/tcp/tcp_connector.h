@@ -18,7 +18,7 @@ namespace tcp {
 class TlsContext;
 }
 
-// Thread-safe.
+// Connect is thread-safe.
 class TcpConnector final : public ChannelConnector {
  public:
   // With encryption: reads the PEM files of `options`.
@@ -33,12 +33,15 @@ class TcpConnector final : public ChannelConnector {
   // does not.
   [[nodiscard]] absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
       const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) override;
+  [[nodiscard]] std::vector<std::string> NicsTo(const ChannelOffer& offer) override;
+  void PlaceChannels(std::vector<ChannelPlace> places) override { places_ = std::move(places); }
 
  private:
   TcpConnector(TcpOptions options, std::shared_ptr<const tcp::TlsContext> tls);
 
   TcpOptions options_;
   std::shared_ptr<const tcp::TlsContext> tls_;  // null: no encryption
+  std::vector<ChannelPlace> places_;
 };
 
 }  // namespace ramferry

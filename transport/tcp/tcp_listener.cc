@@ -82,16 +82,16 @@ TcpListener::~TcpListener() {
 }
 
 absl::StatusOr<std::unique_ptr<ChannelReceiver>> TcpListener::Expect(
-    std::span<const MappedRegion> regions, size_t channels) {
-  if (channels == 0 || channels > kMostChannels) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} page channels asked for; 1 to {} are possible", channels, kMostChannels));
+    std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) {
+  if (channels.empty() || channels.size() > kMostChannels) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} page channels asked for; 1 to {} are possible", channels.size(), kMostChannels));
   }
-  auto site = std::make_shared<tcp::LandingSite>(regions, options_.stall_timeout);
+  auto site = std::make_shared<tcp::LandingSite>(regions, channels, options_.stall_timeout);
   ChannelOffer offer{.transport = transport(), .port = port_, .encrypted = tls_ != nullptr};
   // What listens on every address is reached where the control channel was.
   if (address_ != "0.0.0.0" && address_ != "::") offer.address = address_;
-  offer.tokens = tokens_->Issue(site, channels);
+  offer.tokens = tokens_->Issue(site, channels.size());
   return std::make_unique<TcpReceiver>(std::move(offer), std::move(site), tokens_);
 }
 
@@ -166,7 +166,7 @@ absl::Status TcpListener::Introduce(UniqueFd socket, const std::string& peer, in
   }
   RETURN_IF_ERROR(tcp::Answer(*stream, tcp::Reply::kAccepted, match->destination_proof,
                               interrupt_fd, deadline));
-  match->holder->Deliver(std::move(stream), peer);
+  match->holder->Deliver(std::move(stream), peer, match->index);
   return absl::OkStatus();
 }
 

@@ -47,8 +47,9 @@ class TcpListener final : public ChannelListener {
   }
   [[nodiscard]] uint16_t port() const { return port_; }
 
+  using ChannelListener::Expect;
   [[nodiscard]] absl::StatusOr<std::unique_ptr<ChannelReceiver>> Expect(
-      std::span<const MappedRegion> regions, size_t channels) override;
+      std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) override;
 
  private:
   // A connection that has not proven anything yet, and the thread that asks it to.

@@ -10,7 +10,7 @@ std::vector<std::string> TokenRegistry::Issue(const std::shared_ptr<TokenHolder>
   const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < count; ++i) {
     tokens.push_back(NewToken());
-    entries_.push_back({tokens.back(), holder.get(), holder});
+    entries_.push_back({tokens.back(), i, holder.get(), holder});
   }
   return tokens;
 }
@@ -23,6 +23,7 @@ std::optional<TokenRegistry::Match> TokenRegistry::Take(const Prover& prover, co
   }
   if (found == entries_.size()) return std::nullopt;
   Match match{.holder = entries_[found].holder.lock(),
+              .index = entries_[found].index,
               .destination_proof = prover.DestinationProof(entries_[found].token)};
   entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(found));
   if (match.holder == nullptr) return std::nullopt;

@@ -16,14 +16,16 @@ namespace ramferry::tcp {
 class TokenHolder {
  public:
   virtual ~TokenHolder() = default;
-  // `peer` names the connection in messages.
-  virtual void Deliver(std::unique_ptr<ByteStream> stream, const std::string& peer) = 0;
+  // `peer` names the connection in messages; `index` is that of its token.
+  virtual void Deliver(std::unique_ptr<ByteStream> stream, const std::string& peer,
+                       size_t index) = 0;
 };
 
 class TokenRegistry {
  public:
   struct Match {
     std::shared_ptr<TokenHolder> holder;
+    size_t index = 0;  // of the token, as Issue gave them out
     Key destination_proof{};
   };
 
@@ -41,6 +43,7 @@ class TokenRegistry {
  private:
   struct Entry {
     std::string token;
+    size_t index;
     const TokenHolder* key;
     std::weak_ptr<TokenHolder> holder;
   };

@@ -14,6 +14,18 @@ CERTIFICATES=$FILES/certificates
 IDENTITY=(--ca $CERTIFICATES/ca.pem --cert "$CERTIFICATES/$LAB_host.pem" --key "$CERTIFICATES/$LAB_host-key.pem"
   --state-dir /tmp/state)
 
+# guest_on_nodes POLICY0 POLICY1: makes it a guest with two NUMA nodes of GUEST_MIB each and a vCPU on each; a POLICY
+# is where the node's memory comes from on this host: host-nodes=N,policy=bind, or nothing.
+guest_on_nodes() {
+  GUEST_MEMORY=/dev/shm/guest0
+  GUEST_QEMU=(qemu-system-x86_64 -name guest -accel "$GUEST_ACCEL" -machine q35 -m $((2 * GUEST_MIB))M -smp 2
+    -nodefaults -no-user-config -display none
+    -object "memory-backend-file,id=ram0,size=${GUEST_MIB}M,share=on,mem-path=/dev/shm/guest0${1:+,$1}"
+    -object "memory-backend-file,id=ram1,size=${GUEST_MIB}M,share=on,mem-path=/dev/shm/guest1${2:+,$2}"
+    -numa node,nodeid=0,cpus=0,memdev=ram0 -numa node,nodeid=1,cpus=1,memdev=ram1
+    "${GUEST_QEMU[@]: -4}")
+}
+
 # Out of the slow 9p file system: a program's first steps must not take longer than its peer waits.
 cp -r /host/bin /host/lib /tmp/
 export PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/lib
@@ -35,7 +47,7 @@ make_certificates() {
 }
 
 # guest_receive COMMAND...: on b; makes the certificates, takes guests in the background, run by COMMAND if there is
-# one. Its process is $receiver; what it says is in /tmp/receive.log as well.
+# one, with $RECEIVE_FLAGS if there are any. Its process is $receiver; what it says is in /tmp/receive.log as well.
 guest_receive() {
   make_certificates
   guest_receive_again "$@"
@@ -47,6 +59,7 @@ guest_receive_again() {
   words=$(printf '"%s", ' "${GUEST_QEMU[@]}")
   printf 'name = "guest"\nargv = [%s]\n' "${words%, }" > /tmp/guest.toml
   "$@" ramferry receive "${IDENTITY[@]}" --guest /tmp/guest.toml --port 7711 --runtime-dir /tmp/run \
+    "${RECEIVE_FLAGS[@]}" \
     2> >(tee -a /tmp/receive.log) & receiver=$!
   lab_listening 7711
 }

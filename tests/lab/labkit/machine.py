@@ -23,6 +23,20 @@ _XEN_CPU = "max,smap=off,la57=off,pku=off,rdtscp=off,erms=off,fsrm=off"
 _XEN_ARGUMENTS = "console=com1 com1=115200,8n1 dom0_mem=560M,max:560M dom0_max_vcpus=1 spec-ctrl=eager-fpu"
 
 
+def _numa(nodes, scenario):
+    """Nodes with equal parts of memory and CPUs, and a PCI bus each, `nodeN`."""
+    memory = int(scenario.memory.removesuffix("M")) // nodes
+    cpus = scenario.cpus // nodes
+    arguments = []
+    for node in range(nodes):
+        arguments += [
+            "-object", f"memory-backend-ram,id=memory{node},size={memory}M",
+            "-numa", f"node,nodeid={node},cpus={node * cpus}-{node * cpus + cpus - 1},memdev=memory{node}",
+            "-device", f"pxb,id=node{node},bus=pci.0,bus_nr={16 + 16 * node},numa_node={node}",
+        ]
+    return arguments
+
+
 def _die_with_parent():
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -55,12 +69,20 @@ class Machine:
             "-serial", f"file:{self.console}",
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
             *_boot(scenario.xen, kernel, append),
-            "-drive", f"file={root}/root.ext4,format=raw,if=virtio,snapshot=on",
-            "-drive", f"file={kernel.modules},format=raw,if=virtio,readonly=on",
-            "-virtfs", f"local,path={shared},mount_tag=host,security_model=none,multidevs=remap",
-            "-device", "virtio-rng-pci",
+            # On the root bus in so many words: QEMU would try the buses of NUMA nodes first.
+            "-drive", f"file={root}/root.ext4,format=raw,if=none,id=root,snapshot=on",
+            "-device", "virtio-blk-pci,drive=root,bus=pci.0",
+            "-drive", f"file={kernel.modules},format=raw,if=none,id=modules,readonly=on",
+            "-device", "virtio-blk-pci,drive=modules,bus=pci.0",
+            "-fsdev", f"local,id=host,path={shared},security_model=none,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=host,mount_tag=host,bus=pci.0",
+            "-device", "virtio-rng-pci,bus=pci.0",
         ]
+        nodes = scenario.numa.get(name, 1)
+        if nodes > 1:
+            self._command += _numa(nodes, scenario)
         for nic in range(scenario.nics):
+            bus = f",bus=node{nic * nodes // scenario.nics}" if nodes > 1 else ""
             if scenario.hosts == 2:
                 # Datagrams, not a stream: what is sent to a host without power is lost, as on a switch,
                 # and does not pile up in the sender.
@@ -71,7 +93,7 @@ class Machine:
                 netdev = f"hubport,id=net{nic},hubid={nic}"
             self._command += [
                 "-netdev", netdev,
-                "-device", f"virtio-net-pci,netdev=net{nic},romfile=,mac=52:54:00:00:0{nic}:0{index}",
+                "-device", f"virtio-net-pci,netdev=net{nic},romfile=,mac=52:54:00:00:0{nic}:0{index}{bus}",
             ]
         self._nics = scenario.nics
         self._log = shared / f"qemu.{name}"

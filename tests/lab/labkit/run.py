@@ -41,6 +41,8 @@ class Scenario:
     linux_guest: bool = False  # /host/linux/vmlinuz and initrd.img: tests/guests/linux
     files: list = dataclasses.field(default_factory=list)  # of the source tree, to /host/files
     kernel_arguments: str = ""
+    # host -> NUMA nodes; memory, CPUs and network devices are shared out over them. Not named: one.
+    numa: dict = dataclasses.field(default_factory=dict)
 
     def root_image(self):
         return images.root_image([*self.packages, *(packages.XEN_PACKAGES if self.xen else ())])
@@ -66,7 +68,8 @@ def load(name):
 def _together(scenario):
     """What two scenarios must have in common to run on the same machines."""
     return (scenario.kernel, scenario.hosts, scenario.cpus, scenario.mtu, scenario.rdma, scenario.nics,
-            scenario.xen, scenario.kernel_arguments, tuple(sorted(scenario.packages)))
+            scenario.xen, scenario.kernel_arguments, tuple(sorted(scenario.numa.items())),
+            tuple(sorted(scenario.packages)))
 
 
 def groups(scenarios_to_run):

@@ -1,0 +1,33 @@
+# The source: two nodes with two CPUs each, cables 0 and 1 at node 0, 2 and 3 at node 1. The guest's memory is crossed
+# over: its node 0 is on our node 1. So where it is must have been measured.
+GUEST_MIB=32 FILL_MIB=40
+. /host/guest/move.sh
+. /host/guest/numa.sh
+guest_on_nodes host-nodes=1,policy=bind host-nodes=0,policy=bind
+lab_check "this host has two nodes" test -e /sys/devices/system/node/node1 -a ! -e /sys/devices/system/node/node2
+guest_start
+lab_check "guest node 0 is on our node 1" all_on $guest /dev/shm/guest0 1 4000
+lab_check "guest node 1 is on our node 0" all_on $guest /dev/shm/guest1 0 4000
+ramferry topology qemu:/run/guest.qmp --workers 2 --svg "$RESULTS/plan.svg" > "$RESULTS/plan.txt"
+cat "$RESULTS/plan.txt"
+ramferry topology qemu:/run/guest.qmp --workers 2 --json - > /tmp/plan.json
+cp /tmp/plan.json "$RESULTS"
+lab_wait receiving 300
+before=()
+for n in 0 1 2 3; do before+=("$(packets_sent rxe$n)"); done
+guest_move report --transport rdma --workers 2 --bandwidth 3 & move=$!
+ramferry=$(pid_of ramferry)
+cpus0=$(thread_cpus "$ramferry" rf-worker-0) cpus1=$(thread_cpus "$ramferry" rf-worker-1)
+rdma resource show qp | tee "$RESULTS/qp"
+echo "worker 0 on CPUs $cpus0, worker 1 on CPUs $cpus1"
+lab_signal moving
+lab_check "the workers are bound as planned" test "$(printf '%s\n' "$cpus0" "$cpus1")" = "$(planned cpus)"
+lab_check "worker 0 is on node 0, beside guest node 1" test "$(node_of_cpu "$cpus0")" = 0
+lab_check "worker 1 is on node 1, beside guest node 0" test "$(node_of_cpu "$cpus1")" = 1
+lab_check "the guest moves" wait $move
+lab_check "the report says so too" reported report memory_node 1
+for n in 0 1 2 3; do sent[n]=$(($(packets_sent rxe$n) - before[n])); done
+echo "packets by rxe0 to rxe3: ${sent[*]}"
+lab_check "a queue pair on a device of node 0 carried pages" test $((sent[0] + sent[1])) -gt 500
+lab_check "a queue pair on a device of node 1 carried pages" test $((sent[2] + sent[3])) -gt 500
+guest_has_left report
