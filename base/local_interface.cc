@@ -48,6 +48,28 @@ bool SameHost(const sockaddr* a, const sockaddr* b) {
                      &reinterpret_cast<const sockaddr_in6*>(b)->sin6_addr, sizeof(in6_addr)) == 0;
 }
 
+std::string Numeric(const sockaddr& address) {
+  const void* host = nullptr;
+  if (address.sa_family == AF_INET) {
+    host = &reinterpret_cast<const sockaddr_in&>(address).sin_addr;
+  } else if (address.sa_family == AF_INET6) {
+    host = &reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+  }
+  char text[INET6_ADDRSTRLEN];
+  if (host == nullptr || ::inet_ntop(address.sa_family, host, text, sizeof text) == nullptr) {
+    return "";
+  }
+  return text;
+}
+
+using Interfaces = std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)>;
+
+Interfaces AllInterfaces() {
+  ifaddrs* all = nullptr;
+  if (::getifaddrs(&all) != 0) all = nullptr;
+  return {all, &::freeifaddrs};
+}
+
 }  // namespace
 
 std::string InterfaceTowards(const std::string& address) {
@@ -60,13 +82,22 @@ std::string InterfaceTowards(const std::string& address) {
       ::getsockname(socket.get(), from.get(), &from.size) != 0) {
     return "";
   }
-  ifaddrs* all = nullptr;
-  if (::getifaddrs(&all) != 0) return "";
-  const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> owner(all, &::freeifaddrs);
-  for (const ifaddrs* one = all; one != nullptr; one = one->ifa_next) {
+  const Interfaces all = AllInterfaces();
+  for (const ifaddrs* one = all.get(); one != nullptr; one = one->ifa_next) {
     if (SameHost(one->ifa_addr, from.get())) return one->ifa_name;
   }
   return "";
+}
+
+std::vector<std::string> AddressesOfInterface(const std::string& name) {
+  std::vector<std::string> addresses;
+  const Interfaces all = AllInterfaces();
+  for (const ifaddrs* one = all.get(); one != nullptr; one = one->ifa_next) {
+    if (one->ifa_addr == nullptr || name != one->ifa_name) continue;
+    const std::string address = Numeric(*one->ifa_addr);
+    if (!address.empty() && !address.starts_with("fe80:")) addresses.push_back(address);
+  }
+  return addresses;
 }
 
 }  // namespace ramferry

@@ -96,12 +96,15 @@ struct ChannelPlace {
   std::string nic;       // the network device that it should use, by the kernel's name; "": any
 };
 
+inline constexpr size_t kMostOtherAddresses = 15;  // in an offer
+
 // How the destination tells the source to reach it; travels over the control channel only.
 struct ChannelOffer {
   std::string transport;  // "tcp", "tcp-tls" (the same encrypted), "rdma"
   std::string address;    // numeric host; empty: the address of the control channel
-  // Further addresses of the same host, of other devices (rails), with the same port and tokens. A
-  // source may leave them out.
+  // All addresses of the host's devices that listen (rails), with the same port and tokens, at most
+  // kMostOtherAddresses; empty: `address` is the only one. When `address` is empty and the control
+  // channel's is not among these, no device may listen there. A source may leave them out.
   std::vector<std::string> other_addresses;
   uint16_t port = 0;
   bool encrypted = false;

@@ -39,6 +39,28 @@ TEST(RdmaRails, without_knowledge_they_are_shared_out) {
   EXPECT_THAT(Choose({0, 0, 0}, {unknown, unknown}), ElementsAre(0, 1, 0));
 }
 
+ChannelOffer Offered(const std::string& address, std::vector<std::string> others) {
+  return {.transport = "rdma", .address = address, .other_addresses = std::move(others)};
+}
+
+TEST(RdmaRails, the_control_channels_address_comes_first_where_a_device_has_it) {
+  const Ways ways = WaysOf(Offered("10.9.1.2", {"10.9.0.2", "10.9.1.2", "fd00::2"}));
+  EXPECT_THAT(ways.addresses, ElementsAre("10.9.1.2", "10.9.0.2", "fd00::2"));
+  EXPECT_EQ(ways.last_resort, "");
+}
+
+TEST(RdmaRails, an_address_that_no_device_there_has_is_the_last_resort) {
+  const Ways ways = WaysOf(Offered("10.9.0.2", {"10.9.1.2"}));
+  EXPECT_THAT(ways.addresses, ElementsAre("10.9.1.2"));
+  EXPECT_EQ(ways.last_resort, "10.9.0.2");
+}
+
+TEST(RdmaRails, a_destination_that_names_no_addresses_has_the_one) {
+  const Ways ways = WaysOf(Offered("10.9.0.2", {}));
+  EXPECT_THAT(ways.addresses, ElementsAre("10.9.0.2"));
+  EXPECT_EQ(ways.last_resort, "");
+}
+
 TEST(RdmaRails, the_kernel_knows_its_distances) {
   EXPECT_EQ(KernelNodeDistance(0, 0), 10);
   EXPECT_EQ(KernelNodeDistance(0, 100'000), 10) << "a node that is not there";

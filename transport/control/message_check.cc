@@ -115,9 +115,9 @@ absl::Status CheckOffer(const ChannelOffer& offer) {
   if (!offer.address.empty() && !IsNumericAddress(offer.address)) {
     return Bad("address is not a numeric IPv4 or IPv6 address");
   }
-  if (offer.other_addresses.size() > kMaxOtherAddresses) {
+  if (offer.other_addresses.size() > kMostOtherAddresses) {
     return Bad("{} other addresses, at most {} allowed", offer.other_addresses.size(),
-               kMaxOtherAddresses);
+               kMostOtherAddresses);
   }
   for (const std::string& address : offer.other_addresses) {
     if (!IsNumericAddress(address)) return Bad("another address is not a numeric one");

@@ -22,7 +22,6 @@ inline constexpr size_t kMaxPathBytes = 4096;
 inline constexpr size_t kMaxReasonBytes = 4096;
 inline constexpr size_t kMaxReasons = 64;
 inline constexpr size_t kMaxChannels = 64;
-inline constexpr size_t kMaxOtherAddresses = 15;
 inline constexpr size_t kMaxTransports = 16;
 inline constexpr size_t kMaxDisks = 64;
 inline constexpr size_t kMaxBlueprintBytes = 512 << 10;

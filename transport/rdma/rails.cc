@@ -60,6 +60,29 @@ NumaNode NodeOfPage(const MappedRegion& region, uint64_t offset) {
   return node;
 }
 
+// RoCE has the addresses of its interfaces as GIDs; InfiniBand needs IPoIB to be found by address.
+std::vector<std::string> AddressesOf(const RdmaDevice& device) {
+  std::vector<std::string> addresses;
+  bool infiniband = false;
+  for (const RdmaPort& port : device.ports) {
+    if (!port.active) continue;
+    infiniband |= port.link_layer == "InfiniBand";
+    for (const RdmaGid& gid : port.gids) {
+      if (gid.kind != "RoCE v2" || gid.address.starts_with("fe80:")) continue;
+      if (!gid.address.starts_with("127.") && gid.address != "::1") {
+        addresses.push_back(gid.address);
+      }
+    }
+  }
+  if (infiniband) {
+    for (const std::string& name : InterfacesUnder(std::filesystem::path(kDevices) / device.name)) {
+      const std::vector<std::string> more = AddressesOfInterface(name);
+      addresses.insert(addresses.end(), more.begin(), more.end());
+    }
+  }
+  return addresses;
+}
+
 }  // namespace
 
 int KernelNodeDistance(int from, int to) {
@@ -117,23 +140,31 @@ std::vector<NumaNode> NodesOfShares(std::span<const MappedRegion> memory, size_t
 }
 
 std::vector<std::string> RailAddresses() {
-  std::vector<std::string> addresses;
-  const auto of_port = [](const RdmaPort& port) -> std::string {
-    for (const RdmaGid& gid : port.gids) {
-      if (gid.kind != "RoCE v2" || gid.address.starts_with("fe80:")) continue;
-      if (!gid.address.starts_with("127.") && gid.address != "::1") return gid.address;
-    }
-    return "";
-  };
+  std::vector<std::string> first;
+  std::vector<std::string> further;
   for (const RdmaDevice& device : ProbeRdma().devices) {
-    for (const RdmaPort& port : device.ports) {
-      const std::string address = port.active ? of_port(port) : "";
-      if (address.empty()) continue;
-      addresses.push_back(address);
-      break;
-    }
+    const std::vector<std::string> all = AddressesOf(device);
+    if (all.empty()) continue;
+    first.push_back(all.front());
+    further.insert(further.end(), all.begin() + 1, all.end());
   }
-  return addresses;
+  first.insert(first.end(), further.begin(), further.end());
+  first.resize(std::min(first.size(), kMostOtherAddresses));
+  return first;
+}
+
+Ways WaysOf(const ChannelOffer& offer) {
+  const auto& others = offer.other_addresses;
+  if (others.empty()) return {{offer.address}, ""};
+  Ways ways;
+  if (std::find(others.begin(), others.end(), offer.address) == others.end()) {
+    ways.last_resort = offer.address;
+  } else {
+    ways.addresses.push_back(offer.address);
+  }
+  std::copy_if(others.begin(), others.end(), std::back_inserter(ways.addresses),
+               [&](const std::string& other) { return other != offer.address; });
+  return ways;
 }
 
 std::vector<std::string> DevicesTowards(std::span<const std::string> addresses) {

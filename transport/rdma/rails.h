@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/guest_memory.h"
+#include "transport/page_channel.h"
 
 namespace ramferry::rdma {
 
@@ -35,9 +36,21 @@ using NodeDistance = std::function<int(int, int)>;
 [[nodiscard]] std::vector<NumaNode> NodesOfShares(std::span<const MappedRegion> memory,
                                                   size_t channels);
 
-// One numeric address for each device of this host that has an active port with a routable RoCE v2
-// address, in the order of the devices.
+// The numeric addresses of this host by which its RDMA devices with an active port are found
+// (routable RoCE v2 GIDs; for InfiniBand those of its IPoIB interfaces), in the order of the
+// devices: first one for each device, then the others. Not more than kMostOtherAddresses.
 [[nodiscard]] std::vector<std::string> RailAddresses();
+
+// The addresses of an offer in the order to try them.
+struct Ways {
+  std::vector<std::string> addresses;
+  // The control channel's, if the destination names others and not this one: on a network without
+  // RDMA there. From here it may still seem to lead to a device of ours (a Linux host answers ARP
+  // for all its addresses on every network), and a request that goes there is never answered: not
+  // tried unless nothing else leads anywhere.
+  std::string last_resort;
+};
+[[nodiscard]] Ways WaysOf(const ChannelOffer& offer);
 
 // The RDMA devices of this host on the interfaces that lead to any of these addresses.
 [[nodiscard]] std::vector<std::string> DevicesTowards(std::span<const std::string> addresses);

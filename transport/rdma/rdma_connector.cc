@@ -169,9 +169,7 @@ ByteCount SizeOf(std::span<const MappedRegion> regions) {
   return size;
 }
 
-// The rails to the destination: its addresses that devices of this host lead to, one a device. That
-// may leave out the first one, which is the control channel's: that one may have a network of its
-// own.
+// The rails to the destination: its addresses that devices of this host lead to, one a device.
 // No more than there are channels, unless the `places` plan with others.
 absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const ChannelOffer& offer,
                        std::span<const ChannelPlace> places, Deadline deadline) {
@@ -184,22 +182,25 @@ absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const Chann
     side.rails.push_back({.address = address, .memory = std::move(memory)});
     return absl::OkStatus();
   };
-  const absl::Status first = add(offer.address, deadline);
   const auto found = [&side](const ChannelPlace& place) {
     return place.nic.empty() ||
            std::any_of(side.rails.begin(), side.rails.end(), [&](const SourceSide::Rail& rail) {
              return place.nic == ibv_get_device_name(rail.memory->device()->device);
            });
   };
-  for (const std::string& address : offer.other_addresses) {
+  const Ways ways = WaysOf(offer);
+  absl::Status none;
+  for (const std::string& address : ways.addresses) {
     if (side.rails.size() >= offer.tokens.size() &&
         std::all_of(places.begin(), places.end(), found)) {
       break;
     }
     // One that leads nowhere from here costs some time, and nothing else.
-    if (address != offer.address) add(address, std::min(deadline, In(kRailTime))).IgnoreError();
+    none.Update(
+        add(address, ways.addresses.size() == 1 ? deadline : std::min(deadline, In(kRailTime))));
   }
-  return side.rails.empty() ? first : absl::OkStatus();
+  if (!side.rails.empty()) return absl::OkStatus();
+  return ways.last_resort.empty() ? none : add(ways.last_resort, deadline);
 }
 
 // The planned rail, where there is a plan and a rail by that device; else the nearest to the memory
@@ -294,9 +295,8 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
 }
 
 std::vector<std::string> RdmaConnector::NicsTo(const ChannelOffer& offer) {
-  std::vector<std::string> addresses = offer.other_addresses;
-  addresses.insert(addresses.begin(), offer.address);
-  return DevicesTowards(addresses);
+  const Ways ways = WaysOf(offer);
+  return DevicesTowards(ways.addresses);
 }
 
 ByteCount RdmaConnector::most_pinned() const {
