@@ -13,6 +13,8 @@ namespace ramferry {
 enum class NotConverging {
   kGiveUp,      // roll back: the guest stays where it is
   kStopAnyway,  // stop it, whatever the downtime will be
+  kWait,        // go on with rounds until it writes less, for as long as that takes
+  kThrottle,    // take CPU time from it until its pages can be sent as fast as it writes them
 };
 
 struct MigrationOptions {

@@ -24,9 +24,13 @@ struct RoundReport {
   PageCount zero_pages;  // found zero: nothing sent, or a few bytes for a whole run
   ByteCount bytes;       // on the wire
   double ms = 0;
-  double quiesced_ms = 0;  // of that: the guest stood still, for its dirty pages to be collected
-  PageCount dirty_pages;   // dirty again at its end
-  double dirty_rate = 0;   // pages a second, made dirty during the round
+  double quiesced_ms = 0;   // of that: the guest stood still, for its dirty pages to be collected
+  PageCount skipped_pages;  // not sent, as they were dirty again when their turn came
+  PageCount dirty_pages;    // to be sent if the guest were stopped at its end
+  PageCount held_pages;     // of these: too hot to be sent before that (policy/hot_pages.h)
+  double dirty_rate = 0;    // pages a second, made dirty during the round
+  ByteCount rate_limit;     // bytes a second; 0: none
+  double cpu_share = 1;     // of its CPUs' time, left to the guest; 1: all of it
   double predicted_downtime_ms = 0;
 };
 
