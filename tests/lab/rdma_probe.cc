@@ -189,10 +189,12 @@ class Sender {
   absl::Status Bulk(uint64_t pages) {
     constexpr uint64_t kSlice = 16384;
     return Round("bulk", [&](PageChannel& channel, size_t index) -> absl::Status {
+      const uint64_t most =
+          std::min<uint64_t>(1024, channel.capabilities().largest_write.value() / kPageBytes);
       for (uint64_t slice = index * kSlice; slice < pages; slice += kSlice * channels_.size()) {
         const uint64_t end = std::min(pages, slice + kSlice);
-        for (uint64_t page = slice; page < end; page += 1024) {
-          const uint64_t count = std::min<uint64_t>(1024, end - page);
+        for (uint64_t page = slice; page < end; page += most) {
+          const uint64_t count = std::min(most, end - page);
           const PageWrite write{0, page * kPageBytes, memory_.page(page), count * kPageBytes};
           RETURN_IF_ERROR(channel.Write({&write, 1}));
         }

@@ -1,5 +1,5 @@
 # The source. Figures: $FILES/figures.a, TURN WHO BUSY-BEFORE BUSY-AFTER TOTAL-MS DOWNTIME-MS.
-GUEST_MIB=128 FILL_MIB=96
+GUEST_MIB=288 FILL_MIB=256
 . /host/guest/move.sh
 measure=$LAB_SCENARIO/scenario/measure.py
 # figures TURN WHO ARGUMENT...: of a move.

@@ -1,5 +1,5 @@
 # The destination. Figures: $FILES/figures.b, TURN WHO BUSY-BEFORE BUSY-AFTER.
-GUEST_MIB=128 FILL_MIB=96
+GUEST_MIB=288 FILL_MIB=256
 . /host/guest/move.sh
 # In hundredths of a second, since this host was booted.
 busy() {
@@ -16,7 +16,8 @@ while_it_moves() {
   echo "$1 $2 $before $(busy)" >> $FILES/figures.b
   guest_watch whole
 }
-guest_receive
+make_certificates
+lab_signal receiving
 for turn in 1 2 3; do
   "${GUEST_QEMU[@]}" -incoming "rdma:$LAB_B:7777" 2>&1 & guest=$!
   # RDMA's listening sockets are seen nowhere: QEMU has one when it has opened its completion channel.
@@ -29,9 +30,15 @@ for turn in 1 2 3; do
   kill $guest
   wait $guest
   rm -f $GUEST_MEMORY
+  # For both a QEMU waits already.
+  "${GUEST_QEMU[@]}" -incoming defer -S -qmp unix:/run/target.qmp,server=on,wait=off & guest=$!
+  until [ -S /run/target.qmp ]; do sleep 0.2; done
+  ramferry receive "${IDENTITY[@]}" --qmp /run/target.qmp --port 7711 --runtime-dir /tmp/run --once & receiver=$!
+  lab_listening 7711
   while_it_moves $turn ramferry
-  pkill qemu-system
-  while pgrep qemu-system > /dev/null; do sleep 0.2; done
+  wait $receiver
+  kill $guest
+  wait $guest
   rm -f $GUEST_MEMORY
 done
 lab_signal figures
