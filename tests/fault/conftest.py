@@ -13,6 +13,14 @@ def pytest_runtest_makereport(item, call):
         item.failed_in_call = outcome.get_result().failed
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests recorded as "told" is shown though they passed."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(value)
+
+
 @pytest.fixture(scope="session")
 def make_world(tmp_path_factory):
     reason = netns.available()
