@@ -7,7 +7,7 @@ namespace {
 
 // Pages that add less than this to what stopping takes anyway are not worth another round.
 constexpr double kTrifle = 0.1;
-constexpr double kGain = 0.75;
+constexpr double kWorthARound = 0.75;
 // So far over its average a guest is in a burst.
 constexpr double kBurst = 1.5;
 // And this part of the highest is a low point.
@@ -22,7 +22,7 @@ SwitchoverStep SwitchoverPolicy::Decide(const SwitchoverLook& look) {
   first_ = false;
   if (!first) spent_ += look.bytes;
   if (pages_ms <= look.fixed_ms * kTrifle || spent_ >= budget_) return SwitchoverStep::kStop;
-  if (first || pages_ms <= best_ms_ * kGain) {
+  if (first || pages_ms <= best_ms_ * kWorthARound) {
     best_ms_ = pages_ms;
     return SwitchoverStep::kRound;
   }
