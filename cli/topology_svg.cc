@@ -1,6 +1,7 @@
 // The drawing of TopologyView: boxes side by side, one a node.
 #include <algorithm>
 
+#include "cli/svg.h"
 #include "cli/topology_view.h"
 #include "fmt/format.h"
 
@@ -15,36 +16,6 @@ constexpr int kCpu = 28;
 constexpr int kLine = 18;
 constexpr int kCpusInRow = (kBox - 2 * kMargin) / kCpu;
 
-std::string Escaped(const std::string& text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '&':
-        escaped += "&amp;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
-}
-
-std::string Text(int x, int y, const std::string& text, const char* style = "") {
-  return fmt::format("<text x=\"{}\" y=\"{}\" {}>{}</text>\n", x, y, style, Escaped(text));
-}
-
-std::string Rectangle(int x, int y, int width, int height, const char* fill) {
-  return fmt::format(
-      "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\" stroke=\"#555\"/>\n", x, y,
-      width, height, fill);
-}
-
 const char* ColourOf(const std::string& use) {
   if (use.starts_with("worker")) return "#8fd19e";
   if (use == "vCPUs") return "#f5c77e";
@@ -55,19 +26,19 @@ const char* ColourOf(const std::string& use) {
 // Draws the node at x; returns how far down it came.
 int DrawNode(const TopologyView& view, const HostNode& node, int x, std::string& svg) {
   int y = 40;
-  svg += Text(x + kMargin, y += kLine, fmt::format("node {}", node.id), "font-weight=\"bold\"");
+  svg += SvgText(x + kMargin, y += kLine, fmt::format("node {}", node.id), "font-weight=\"bold\"");
   const uint64_t guest = view.GuestBytesOn(node.id);
   const int width = kBox - 2 * kMargin;
-  svg += Rectangle(x + kMargin, y += 10, width, 16, "#eeeeee");
+  svg += SvgRectangle(x + kMargin, y += 10, width, 16, "#eeeeee");
   if (guest > 0 && node.memory.value() > 0) {
     const double part =
         std::min(1.0, static_cast<double>(guest) / static_cast<double>(node.memory.value()));
-    svg += Rectangle(x + kMargin, y, std::max(2, static_cast<int>(width * part)), 16, "#7fb2e5");
+    svg += SvgRectangle(x + kMargin, y, std::max(2, static_cast<int>(width * part)), 16, "#7fb2e5");
   }
   y += 16;
-  svg += Text(x + kMargin, y += kLine,
-              fmt::format("{} MiB, {} available, guest {}", node.memory.value() >> 20,
-                          node.available.value() >> 20, guest >> 20));
+  svg += SvgText(x + kMargin, y += kLine,
+                 fmt::format("{} MiB, {} available, guest {}", node.memory.value() >> 20,
+                             node.available.value() >> 20, guest >> 20));
   y += 8;
   int column = 0;
   for (const HostCpu& cpu : view.host.cpus) {
@@ -79,24 +50,25 @@ int DrawNode(const TopologyView& view, const HostNode& node, int x, std::string&
     const std::string use = view.UseOf(cpu);
     const int left = x + kMargin + column * kCpu;
     svg += fmt::format("<g>{}{}<title>CPU {}{}{}</title></g>\n",
-                       Rectangle(left, y, kCpu - 4, kCpu - 4, ColourOf(use)),
-                       Text(left + 4, y + 16, std::to_string(cpu.id)), cpu.id,
+                       SvgRectangle(left, y, kCpu - 4, kCpu - 4, ColourOf(use)),
+                       SvgText(left + 4, y + 16, std::to_string(cpu.id)), cpu.id,
                        use.empty() ? "" : ": ", use);
     ++column;
   }
   y += kCpu;
   for (const HostNic& nic : view.host.nics) {
-    if (nic.node == node.id) svg += Text(x + kMargin, y += kLine, "⇄ " + nic.name);
+    if (nic.node == node.id) svg += SvgText(x + kMargin, y += kLine, "⇄ " + nic.name);
   }
   if (view.guest) {
     const auto& workers = view.guest->plan.workers;
     for (size_t i = 0; i < workers.size(); ++i) {
       if (workers[i].node != node.id) continue;
-      svg += Text(
+      svg += SvgText(
           x + kMargin, y += kLine,
           fmt::format("worker {}: CPU {}, memory of node {}{}", i, FormatCpuSet(workers[i].cpus),
                       workers[i].home, workers[i].nic.empty() ? "" : ", " + workers[i].nic));
-      svg += Text(x + kMargin + 12, y += kLine, workers[i].why, "font-size=\"10\" fill=\"#555\"");
+      svg +=
+          SvgText(x + kMargin + 12, y += kLine, workers[i].why, "font-size=\"10\" fill=\"#555\"");
     }
   }
   return y + kMargin;
@@ -113,22 +85,19 @@ std::string TopologySvg(const TopologyView& view) {
     x += kBox + kGap;
   }
   const int legend = bottom + kGap;
-  std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" "
-      "font-family=\"sans-serif\" font-size=\"12\">\n",
-      std::max(x, 2 * kBox), legend + kLine);
-  svg += Text(kGap, 24, view.guest ? "guest " + view.guest->name : "host", "font-size=\"16\"");
+  std::string svg;
+  svg += SvgText(kGap, 24, view.guest ? "guest " + view.guest->name : "host", "font-size=\"16\"");
   x = kGap;
   for (size_t i = 0; i < view.host.nodes.size(); ++i, x += kBox + kGap) {
-    svg += Rectangle(x, 36, kBox, bottom - 36, "#fafafa");
+    svg += SvgRectangle(x, 36, kBox, bottom - 36, "#fafafa");
   }
   svg += nodes;
-  svg +=
-      Text(kGap, legend,
-           "green: a worker; orange: vCPUs pinned; violet: isolated; grey: not allowed; blue: the "
-           "guest's memory",
-           "fill=\"#555\"");
-  return svg + "</svg>\n";
+  svg += SvgText(
+      kGap, legend,
+      "green: a worker; orange: vCPUs pinned; violet: isolated; grey: not allowed; blue: the "
+      "guest's memory",
+      "fill=\"#555\"");
+  return SvgDocument(std::max(x, 2 * kBox), legend + kLine, svg);
 }
 
 }  // namespace ramferry
