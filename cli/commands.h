@@ -33,6 +33,27 @@ struct TopologyArguments {
 };
 int TopologyCommand(const TopologyArguments& arguments, const Settings& settings);
 
+struct WwsArguments {
+  std::string guest;
+  int seconds = 0;
+  std::string json;  // files; empty: none; "-": standard output, and no text
+  std::string svg;
+  std::string trace;
+};
+int WwsCommand(const WwsArguments& arguments, const Settings& settings);
+
+// One of guest, trace and synthetic.
+struct PredictArguments {
+  std::string guest;      // measured for `seconds`
+  std::string trace;      // file that `ramferry wws --trace` wrote
+  std::string synthetic;  // as ParseSyntheticWorkload
+  int seconds = 0;
+  double link_gigabits = 0;
+  std::string json;  // as of WwsArguments
+  std::string svg;
+};
+int PredictCommand(const PredictArguments& arguments, const Settings& settings);
+
 struct CertsArguments {
   std::string directory;
   std::vector<std::string> hosts;    // "NAME" or "NAME=ADDRESS,ADDRESS"

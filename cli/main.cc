@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
+#include "cli/measure.h"
 #include "fmt/format.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -58,6 +59,14 @@ void AddRdma(CLI::App* command, Overrides& overrides) {
                 "RoCE: traffic class of this host's packets (the system's)");
   overrides.Add(command, "--service-level", &Settings::rdma_service_level,
                 "RDMA: service level of this host's packets (the system's)");
+}
+
+void AddSeconds(CLI::App* command, int& seconds) {
+  seconds = kUsualSeconds;
+  command
+      ->add_option("--seconds", seconds,
+                   fmt::format("how long to measure the guest ({})", kUsualSeconds))
+      ->check(CLI::Range(kLeastSeconds, kMostSeconds));
 }
 
 int Run(int argc, char** argv) {
@@ -158,6 +167,47 @@ int Run(int argc, char** argv) {
   overrides.Add(surveying, "--cpus", &Settings::cpus, "as for migrate");
   surveying->callback([&] {
     command = [&topology](const Settings& settings) { return TopologyCommand(topology, settings); };
+  });
+
+  WwsArguments wws;
+  CLI::App* measuring = app.add_subcommand(
+      "wws", "Measure a running guest's writable working set, without moving it");
+  measuring->add_option("GUEST", wws.guest, "qemu:PATH of its QMP socket, or xen:NAME of a domain")
+      ->required();
+  AddSeconds(measuring, wws.seconds);
+  measuring->add_option("--json", wws.json,
+                        "write figures and trace as JSON to this file (-: standard output)");
+  measuring->add_option("--svg", wws.svg, "draw them to this file (-: standard output)");
+  measuring->add_option("--trace", wws.trace,
+                        "write what `ramferry predict --trace` reads to this file");
+  overrides.Add(measuring, "--state-dir", &Settings::state_dir, "directory of the journal");
+  measuring->callback(
+      [&] { command = [&wws](const Settings& settings) { return WwsCommand(wws, settings); }; });
+
+  PredictArguments predict;
+  CLI::App* predicting = app.add_subcommand(
+      "predict", "Say what moving a guest would take: time, rounds, bytes, downtime");
+  predicting->add_option("GUEST", predict.guest, "a guest of this host, which is measured first");
+  predicting->add_option("--trace", predict.trace, "a recorded guest: file of `ramferry wws`");
+  predicting->add_option("--synthetic", predict.synthetic,
+                         "a guest made up: memory=1T,working-set=64G,rate=500000 (pages written a "
+                         "second),pattern=uniform|sequential|hot|moving|bursty,contents=0.8");
+  AddSeconds(predicting, predict.seconds);
+  predict.link_gigabits = 10;
+  predicting
+      ->add_option("--link", predict.link_gigabits, "what the network carries, in Gbit/s (10)")
+      ->check(CLI::Range(0.001, 100000.0));
+  predicting->add_option("--json", predict.json,
+                         "write it as JSON to this file (-: standard output)");
+  predicting->add_option("--svg", predict.svg, "draw the guest's figures, as `ramferry wws` does");
+  overrides.Add(predicting, "--downtime", &Settings::downtime_ms, "as for migrate");
+  overrides.Add(predicting, "--max-rounds", &Settings::max_rounds, "as for migrate");
+  overrides.Add(predicting, "--if-not-converging", &Settings::if_not_converging, "as for migrate");
+  overrides.Add(predicting, "--workers", &Settings::workers, "as for migrate");
+  overrides.Add(predicting, "--bandwidth", &Settings::bandwidth_mib, "as for migrate");
+  overrides.Add(predicting, "--state-dir", &Settings::state_dir, "directory of the journal");
+  predicting->callback([&] {
+    command = [&predict](const Settings& settings) { return PredictCommand(predict, settings); };
   });
 
   CertsArguments certs;

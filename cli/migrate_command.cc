@@ -24,19 +24,6 @@
 namespace ramferry {
 namespace {
 
-// A ramferry that was killed over this very guest left something to settle first.
-absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
-                             const Journal& journal) {
-  ASSIGN_OR_RETURN(const auto entries, journal.ReadAll());
-  for (const JournalEntry& entry : entries) {
-    if (entry.role != Role::kSource || entry.locator != locator) continue;
-    ASSIGN_OR_RETURN(const std::string done,
-                     SettleEntry(entry, Resolution::kAsk, settings, journal));
-    fmt::print(stderr, "an earlier migration was broken off: {}\n", done);
-  }
-  return absl::OkStatus();
-}
-
 int ExitCodeOf(const MigrationReport& report, bool cancelled) {
   switch (report.outcome) {
     case Outcome::kMigrated:

@@ -18,11 +18,17 @@ void Confirm(const JournalEntry& entry, const Settings& settings) {
 }
 
 absl::StatusOr<std::string> TakeBack(const JournalEntry& entry, const Journal& journal) {
-  auto guest = TakeUpGuest(entry);
+  JournalEntry begun = entry;
+  // A measurement never stops a guest: if it is paused now, somebody else did that.
+  if (entry.phase == Phase::kMeasuring) begun.running = false;
+  auto guest = TakeUpGuest(begun);
   absl::Status undone = guest.ok() ? guest->guest->RollBack() : guest.status();
   if (!undone.ok() && !absl::IsNotFound(undone)) return undone;
   RETURN_IF_ERROR(journal.Remove(entry.migration_id, Role::kSource));
   if (!undone.ok()) return fmt::format("guest {} is gone: {}", entry.guest, Message(undone));
+  if (entry.phase == Phase::kMeasuring) {
+    return fmt::format("the writes of guest {} are not tracked any more", entry.guest);
+  }
   return fmt::format("guest {} {} on this host, as before the migration", entry.guest,
                      entry.running ? "runs" : "is paused");
 }
@@ -88,6 +94,7 @@ absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution r
                                          const Settings& settings, const Journal& journal) {
   absl::StatusOr<std::string> done;
   switch (entry.phase) {
+    case Phase::kMeasuring:
     case Phase::kTracking:
     case Phase::kPausing:
     case Phase::kReturned:
@@ -109,7 +116,8 @@ absl::StatusOr<std::string> SettleSource(const JournalEntry& entry, Resolution r
       done = SettleHandOver(entry, resolution, settings, journal);
       break;
   }
-  const bool asked_for = entry.phase != Phase::kTracking && entry.phase != Phase::kPausing;
+  const bool asked_for = entry.phase != Phase::kMeasuring && entry.phase != Phase::kTracking &&
+                         entry.phase != Phase::kPausing;
   if (done.ok() && asked_for) Confirm(entry, settings);
   return done;
 }
@@ -167,6 +175,9 @@ absl::StatusOr<std::string> SettleDestination(JournalEntry entry, Resolution res
 std::string Explain(const JournalEntry& entry) {
   const bool alive = WriterLives(entry);
   switch (entry.phase) {
+    case Phase::kMeasuring:
+      return alive ? "its writing is being measured; it runs here"
+                   : "a measurement was broken off; it runs here, `resolve` tidies up";
     case Phase::kTracking:
       return alive ? "being copied; it runs here"
                    : "a copy was broken off; it runs here, `resolve` tidies up";
@@ -194,6 +205,19 @@ std::string Explain(const JournalEntry& entry) {
       return "it was given up here and is the other host's (kept until that has confirmed)";
   }
   return "";
+}
+
+absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
+                             const Journal& journal) {
+  ASSIGN_OR_RETURN(const auto entries, journal.ReadAll());
+  for (const JournalEntry& entry : entries) {
+    if (entry.role != Role::kSource || entry.locator != locator) continue;
+    ASSIGN_OR_RETURN(const std::string done,
+                     SettleEntry(entry, Resolution::kAsk, settings, journal));
+    fmt::print(stderr, "an earlier {} was broken off: {}\n",
+               entry.phase == Phase::kMeasuring ? "measurement" : "migration", done);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> SettleEntry(const JournalEntry& entry, Resolution resolution,

@@ -22,4 +22,9 @@ namespace ramferry {
                                                       const Settings& settings,
                                                       const Journal& journal);
 
+// What a ramferry that was killed over this very guest left, settled before another begins. Says so
+// on standard error. FailedPrecondition: one is still at work on it.
+[[nodiscard]] absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
+                                           const Journal& journal);
+
 }  // namespace ramferry

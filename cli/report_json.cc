@@ -53,6 +53,7 @@ std::string ToJson(const MigrationReport& report) {
                                  {"commit", parts.commit},
                                  {"resume", parts.resume}}},
                                {"predicted_downtime_ms", report.predicted_downtime_ms},
+                               {"predicted_total_ms", report.predicted_total_ms},
                                {"rounds", rounds},
                                {"bytes_sent", report.bytes_sent.value()},
                                {"device_state_bytes", report.device_state_bytes.value()},

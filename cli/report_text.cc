@@ -51,9 +51,15 @@ std::string FormatReport(const MigrationReport& report) {
     text += fmt::format("commit {:.1f}, resume {:.1f}\n", parts.commit, parts.resume);
   }
   text += fmt::format(
-      "total {:.2f} s, {:.1f} MiB of pages on the wire ({:.1f} MiB of guest memory), {:.0f} KiB of "
+      "total {:.2f} s{}, {:.1f} MiB of pages on the wire ({:.1f} MiB of guest memory), {:.0f} KiB "
+      "of "
       "device state, {:.2f} CPU seconds ({:.1f} per GB), {}{}{}\n",
-      report.total_ms / 1000, MiBIn(report.bytes_sent), MiBIn(BytesIn(report.guest_pages)),
+      report.total_ms / 1000,
+      report.predicted_total_ms > 0 && report.outcome == Outcome::kMigrated
+          ? fmt::format(" (predicted {:.2f} after the first round)",
+                        report.predicted_total_ms / 1000)
+          : "",
+      MiBIn(report.bytes_sent), MiBIn(BytesIn(report.guest_pages)),
       static_cast<double>(report.device_state_bytes.value()) / 1024, report.cpu_seconds,
       report.cpu_seconds_per_gb(), report.transport.empty() ? "no transport" : report.transport,
       report.encrypted ? ", encrypted" : "", report.verified ? ", memory compared: equal" : "");

@@ -1,14 +1,12 @@
 // `ramferry topology [GUEST]`: the plan that `ramferry migrate` would make now.
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <fstream>
 
 #include "base/local_interface.h"
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/guests.h"
+#include "cli/measure.h"
 #include "cli/topology_view.h"
 #include "engine/placement/usable_cpus.h"
 #include "engine/source_placement.h"
@@ -53,18 +51,6 @@ absl::StatusOr<GuestView> Survey(const std::string& guest_name, const HostTopolo
   return view;
 }
 
-absl::Status Write(const std::string& path, const std::string& text) {
-  if (path == "-") {
-    fmt::print("{}", text);
-    return absl::OkStatus();
-  }
-  std::ofstream file(path);
-  file << text;
-  file.close();
-  if (!file) return ErrnoStatus(errno, "cannot write " + path);
-  return absl::OkStatus();
-}
-
 absl::Status Show(const TopologyArguments& arguments, const Settings& settings) {
   TopologyView view;
   ASSIGN_OR_RETURN(view.host, ReadHostTopology());
@@ -73,8 +59,8 @@ absl::Status Show(const TopologyArguments& arguments, const Settings& settings) 
     ASSIGN_OR_RETURN(view.guest, Survey(arguments.guest, view.host, arguments, settings));
   }
   if (arguments.json != "-" && arguments.svg != "-") fmt::print("{}", FormatTopology(view));
-  if (!arguments.json.empty()) RETURN_IF_ERROR(Write(arguments.json, TopologyJson(view)));
-  if (!arguments.svg.empty()) RETURN_IF_ERROR(Write(arguments.svg, TopologySvg(view)));
+  if (!arguments.json.empty()) RETURN_IF_ERROR(WriteOutput(arguments.json, TopologyJson(view)));
+  if (!arguments.svg.empty()) RETURN_IF_ERROR(WriteOutput(arguments.svg, TopologySvg(view)));
   return absl::OkStatus();
 }
 
@@ -82,10 +68,7 @@ absl::Status Show(const TopologyArguments& arguments, const Settings& settings) 
 
 int TopologyCommand(const TopologyArguments& arguments, const Settings& settings) {
   const absl::Status status = Show(arguments, settings);
-  if (status.ok()) return kExitOk;
-  fmt::print(stderr, "ramferry: {}\n", Message(status));
-  if (absl::IsInvalidArgument(status)) return kExitUsage;
-  return absl::IsFailedPrecondition(status) ? kExitRefused : kExitError;
+  return status.ok() ? kExitOk : FailCommand(status);
 }
 
 }  // namespace ramferry

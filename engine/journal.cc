@@ -27,9 +27,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array kPhaseNames = {"tracking",   "pausing",   "handing-over", "gone",
-                                    "returned",   "starting",  "reserved",     "holding",
-                                    "activating", "activated", "released"};
+constexpr std::array kPhaseNames = {"measuring", "tracking",   "pausing",   "handing-over",
+                                    "gone",      "returned",   "starting",  "reserved",
+                                    "holding",   "activating", "activated", "released"};
 constexpr int kFormat = 1;
 
 std::optional<Phase> PhaseNamed(const std::string& name) {

@@ -19,6 +19,7 @@ enum class Role { kSource, kDestination };
 // How far a migration has come. What is on disk is always the step about to be taken.
 enum class Phase {
   // source
+  kMeasuring,    // dirty tracking is on, and nothing else: no migration (`ramferry wws`)
   kTracking,     // dirty tracking is on, the guest runs here
   kPausing,      // the guest is being stopped; QEMU's migration settings are changed
   kHandingOver,  // the ownership message leaves: from here the source never resumes by itself

@@ -74,6 +74,8 @@ struct MigrationReport {
   double downtime_ms = 0;
   DowntimeParts downtime_parts;
   double predicted_downtime_ms = 0;  // when the guest was stopped
+  // After the first round, of total_ms; 0: it never came so far.
+  double predicted_total_ms = 0;
   std::vector<RoundReport> rounds;
   ByteCount bytes_sent;  // on the wire, by the page channels
   ByteCount device_state_bytes;

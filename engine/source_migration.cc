@@ -89,14 +89,14 @@ absl::StatusOr<Message> SourceMigration::Expect(Deadline deadline) {
 }
 
 MigrationReport SourceMigration::Run() {
-  const Deadline start = Clock::now();
+  started_ = Clock::now();
   const absl::Status status = RunStages();
   if (status.ok()) {
     Activation();
   } else {
     FinishHere(status);
   }
-  report_.total_ms = MillisecondsBetween(start, Clock::now());
+  report_.total_ms = MillisecondsBetween(started_, Clock::now());
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   const auto to_seconds = [](const timeval& time) {
@@ -228,6 +228,15 @@ void SourceMigration::NoteRound(RoundReport round) {
   context_.observer.OnRound(round);
 }
 
+void SourceMigration::Forecast(const RoundReport& round) {
+  if (!forecast_) forecast_.emplace(report_.guest_pages, context_.options);
+  forecast_->AddRound(round);
+  const Prediction rest = forecast_->Rest();
+  if (round.number == 1 && rest.migrates) {
+    report_.predicted_total_ms = MillisecondsBetween(started_, Clock::now()) + rest.total_ms;
+  }
+}
+
 absl::StatusOr<bool> SourceMigration::ReadyToStop(Precopy& precopy, RoundReport& round) {
   model_.AddRound(round.bytes, round.ms - round.quiesced_ms);
   ASSIGN_OR_RETURN(round.dirty_pages, precopy.CountDirty());
@@ -235,6 +244,7 @@ absl::StatusOr<bool> SourceMigration::ReadyToStop(Precopy& precopy, RoundReport&
       round.ms > 0 ? static_cast<double>(round.dirty_pages.value()) * 1000 / round.ms : 0;
   round.predicted_downtime_ms = model_.Predict(round.dirty_pages, precopy.collect_ms());
   report_.predicted_downtime_ms = round.predicted_downtime_ms;
+  Forecast(round);
   NoteRound(round);
   // Only for the other side's display.
   RETURN_IF_ERROR(context_.control.Send(

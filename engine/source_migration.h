@@ -22,6 +22,7 @@
 #include "engine/options.h"
 #include "engine/placement/host_topology.h"
 #include "engine/precopy.h"
+#include "engine/prediction/round_forecast.h"
 #include "engine/report.h"
 #include "engine/source_placement.h"
 #include "engine/stage.h"
@@ -84,6 +85,8 @@ class SourceMigration {
 
   [[nodiscard]] absl::StatusOr<bool> ReadyToStop(Precopy& precopy, RoundReport& round);
   void NoteRound(RoundReport round);
+  // What the whole will take, as far as the rounds so far tell.
+  void Forecast(const RoundReport& round);
   // How many workers, and which regions they begin with.
   void BeginPlacement(Reserve& reserve);
   // By the network devices that lead to the destination.
@@ -97,6 +100,8 @@ class SourceMigration {
   MigrationReport report_;
   JournalEntry entry_;
   DowntimeModel model_;
+  std::optional<RoundForecast> forecast_;
+  Deadline started_;
   bool converges_ = true;
   std::atomic<uint64_t> device_state_bytes_{0};
   std::vector<SliceDigest> digests_;

@@ -74,6 +74,8 @@ class SourceGuest {
   // True when device DMA can land in a page after it was collected (direct I/O). Then every
   // CollectDirty must be made between Quiesce and Unquiesce, or after WaitPaused.
   [[nodiscard]] virtual bool needs_quiesced_collection() const { return false; }
+  // True when CollectDirty and PeekDirty know only of writes before the last Quiesce or WaitPaused.
+  [[nodiscard]] virtual bool sees_writes_only_when_quiesced() const { return false; }
   // Stops the guest with no I/O in flight, for about a millisecond.
   [[nodiscard]] virtual absl::Status Quiesce() { return absl::OkStatus(); }
   [[nodiscard]] virtual absl::Status Unquiesce() { return absl::OkStatus(); }

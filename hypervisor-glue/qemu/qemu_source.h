@@ -55,6 +55,9 @@ class QemuSource : public SourceGuest {
   bool needs_quiesced_collection() const override {
     return inventory_.has_direct_disk() || tracking_.method == TrackingMethod::kSoftDirty;
   }
+  bool sees_writes_only_when_quiesced() const override {
+    return tracking_.method == TrackingMethod::kSoftDirty;
+  }
   absl::Status Quiesce() override;
   absl::Status Unquiesce() override;
   absl::Status BeginPause(DeviceStateSink sink) override;

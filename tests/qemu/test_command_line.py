@@ -12,7 +12,8 @@ from .guests import assert_gone, assert_untouched, source_and_target
 TINY = "fill_mib=2 wss_mib=1 rate=100 tick_port=none"
 
 
-@pytest.mark.parametrize("command", ["migrate", "receive", "check", "certs", "status", "resolve", "config", "demo"])
+@pytest.mark.parametrize("command", ["migrate", "receive", "check", "certs", "status", "resolve", "config", "demo",
+                                     "wws", "predict"])
 def test_every_command_explains_itself(command):
     result = ramferry.run(command, "--help")
     assert result.returncode == 0 and result.stdout.strip() and result.stderr == ""

@@ -16,8 +16,8 @@ using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr Phase kSourcePhases[] = {Phase::kTracking, Phase::kPausing, Phase::kHandingOver,
-                                   Phase::kGone, Phase::kReturned};
+constexpr Phase kSourcePhases[] = {Phase::kMeasuring,   Phase::kTracking, Phase::kPausing,
+                                   Phase::kHandingOver, Phase::kGone,     Phase::kReturned};
 constexpr Phase kDestinationPhases[] = {Phase::kStarting,   Phase::kReserved,  Phase::kHolding,
                                         Phase::kActivating, Phase::kActivated, Phase::kReleased};
 
