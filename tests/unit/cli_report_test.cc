@@ -36,6 +36,7 @@ MigrationReport Sample() {
       .downtime_ms = 21,
       .downtime_parts = {1, 2, 3, 4, 5, 6},
       .predicted_downtime_ms = 20.5,
+      .predicted_total_ms = 2400,
       .rounds = {{.number = 1,
                   .pages = PageCount(1000),
                   .zero_pages = PageCount(24),
@@ -56,14 +57,30 @@ TEST(ReportJson, has_every_field_with_its_type) {
   const json report = json::parse(ToJson(Sample()));
   std::set<std::string> keys;
   for (const auto& [key, value] : report.items()) keys.insert(key);
-  EXPECT_EQ(keys, (std::set<std::string>{"outcome",      "stage",          "error",
-                                         "migration_id", "guest",          "destination",
-                                         "transport",    "paths",          "encrypted",
-                                         "workers",      "placement",      "total_ms",
-                                         "downtime_ms",  "downtime_parts", "predicted_downtime_ms",
-                                         "rounds",       "bytes_sent",     "device_state_bytes",
-                                         "guest_bytes",  "cpu_seconds",    "cpu_seconds_per_gb",
-                                         "verified"}));
+  EXPECT_EQ(keys, (std::set<std::string>{"outcome",
+                                         "stage",
+                                         "error",
+                                         "migration_id",
+                                         "guest",
+                                         "destination",
+                                         "transport",
+                                         "paths",
+                                         "encrypted",
+                                         "workers",
+                                         "placement",
+                                         "total_ms",
+                                         "downtime_ms",
+                                         "downtime_parts",
+                                         "predicted_downtime_ms",
+                                         "rounds",
+                                         "bytes_sent",
+                                         "device_state_bytes",
+                                         "guest_bytes",
+                                         "cpu_seconds",
+                                         "cpu_seconds_per_gb",
+                                         "verified",
+                                         "predicted_total_ms"}));
+  EXPECT_DOUBLE_EQ(report["predicted_total_ms"], 2400);
   EXPECT_EQ(report["paths"], json::array({"rxe0 port 1"}));
   EXPECT_DOUBLE_EQ(report["cpu_seconds_per_gb"], 1.25e9 / (5 << 20));
   EXPECT_EQ(report["placement"][0]["cpus"], "4");
