@@ -5,6 +5,7 @@
 
 #include "engine/policy/convergence_policy.h"
 #include "engine/policy/rate_policy.h"
+#include "engine/policy/switchover_policy.h"
 
 namespace ramferry {
 namespace {
@@ -14,6 +15,10 @@ constexpr double kPauseStepMs = 2;
 
 // Of a guest that is waited for: it may never converge.
 constexpr size_t kMostRounds = 1000;
+
+// As source_precopy.cc.
+constexpr double kLongRoundMs = 50;
+constexpr double kWaitPauseMs = 500;
 
 // As CutIntoSlices: 64 MiB, or what gives each worker eight.
 uint64_t SlicePages(PageCount memory, uint32_t workers) {
@@ -32,80 +37,144 @@ VirtualMigration Begin(const DirtyTrace& trace, const PredictionInput& input) {
   return {trace, link, SlicePages(trace.memory(), input.options.workers)};
 }
 
-// From asking the guest to stop to its last page, as SourceMigration::StopGuest does it: what is
-// dirty goes in one more round, during which the guest stops.
-void SwitchOver(VirtualMigration& migration, const PredictionInput& input, double collect_ms,
-                Prediction& prediction) {
-  const auto limit = static_cast<double>(input.options.bandwidth.value());
-  const FixedCosts& costs = input.costs;
-  const double stops = migration.now_ms() + costs.pause;
-  migration.StopGuestAt(stops);
-  // The engine waits a moment for the stop before it sends another round.
-  migration.Wait(std::min(costs.pause, kPauseStepMs));
-  if (costs.pause > kPauseStepMs) prediction.rounds.push_back(migration.Round(limit));
-  migration.Wait(std::max(stops - migration.now_ms(), 0.0));
-  const double late = migration.now_ms() - stops;
-  const double pages = migration.dirty_pages();
-  const double ms = migration.SendStopped();
-  prediction.downtime_ms = late + costs.switch_over + 2 * collect_ms + ms;
-  prediction.rounds.push_back({.number = static_cast<uint32_t>(prediction.rounds.size() + 1),
-                               .stopped = true,
-                               .pages = PageCount(static_cast<uint64_t>(pages)),
-                               .ms = ms});
-}
+// One prediction under way: SourceMigration's own steps (source_precopy.cc), on the virtual clock.
+class VirtualSource {
+ public:
+  VirtualSource(VirtualMigration migration, const PredictionInput& input, double collect_ms,
+                DowntimeModel model)
+      : migration_(std::move(migration)), input_(input), collect_ms_(collect_ms), model_(model) {}
 
-// The engine's loop, from the end of round `last` on; without: from the beginning.
-Prediction Run(VirtualMigration migration, const PredictionInput& input, double collect_ms,
-               DowntimeModel model, const RoundReport* last) {
-  const MigrationOptions& options = input.options;
-  RatePolicy rates({.most = options.bandwidth});
-  ConvergencePolicy convergence({.target_ms = static_cast<double>(options.downtime_target.count()),
-                                 .max_rounds = std::max(options.max_rounds, 1U),
-                                 .choice = options.not_converging});
-  Prediction prediction;
-  NextStep step = NextStep::kRound;
-  while (step == NextStep::kRound || step == NextStep::kThrottle) {
-    RoundReport round;
-    if (last != nullptr) {
-      round = *std::exchange(last, nullptr);
-    } else {
-      round = migration.Round(static_cast<double>(rates.rate().value()));
-      model.AddRound(round.bytes, round.ms);
-      round.predicted_downtime_ms = model.Predict(round.dirty_pages, collect_ms);
-      prediction.rounds.push_back(round);
+  // From the end of round `last` on; without: from the beginning.
+  Prediction Run(const RoundReport* last) {
+    const NextStep step = PreCopy(last);
+    prediction_.converges = step == NextStep::kStop;
+    prediction_.migrates = prediction_.converges || step == NextStep::kStopAnyway;
+    double rest_ms = 0;
+    if (prediction_.migrates) {
+      StopAndCopy();
+      rest_ms = input_.costs.switch_over + input_.costs.finish;
     }
-    prediction.downtime_ms = round.predicted_downtime_ms;
-    const ConvergenceDecision decision = convergence.Decide(round, rates.at_most());
-    step = decision.step;
-    migration.SetCpuShare(decision.cpu_share);
-    rates.AddRound(round);
-    prediction.cpu_share = std::min(prediction.cpu_share, decision.cpu_share);
-    if (prediction.rounds.size() >= kMostRounds) break;
+    prediction_.total_ms = input_.costs.setup + migration_.now_ms() + rest_ms;
+    prediction_.bytes = migration_.bytes_sent();
+    return std::move(prediction_);
   }
-  prediction.converges = step == NextStep::kStop;
-  prediction.migrates = prediction.converges || step == NextStep::kStopAnyway;
-  double rest_ms = 0;
-  if (prediction.migrates) {
-    SwitchOver(migration, input, collect_ms, prediction);
-    rest_ms = input.costs.switch_over + input.costs.finish;
+
+ private:
+  RoundReport Round(const VirtualRound& kind) {
+    RoundReport round = migration_.Round(kind);
+    model_.AddRound(round.bytes, round.ms);
+    round.predicted_downtime_ms = model_.Predict(round.dirty_pages, collect_ms_);
+    prediction_.rounds.push_back(round);
+    return round;
   }
-  prediction.total_ms = input.costs.setup + migration.now_ms() + rest_ms;
-  prediction.bytes = migration.bytes_sent();
-  return prediction;
-}
+
+  NextStep PreCopy(const RoundReport* last) {
+    const MigrationOptions& options = input_.options;
+    RatePolicy rates({.least = input_.policies.least_bandwidth,
+                      .step = input_.policies.bandwidth_step,
+                      .most = options.bandwidth});
+    ConvergencePolicy convergence(
+        {.target_ms = static_cast<double>(options.downtime_target.count()),
+         .max_rounds = std::max(options.max_rounds, 1U),
+         .choice = options.not_converging});
+    VirtualRound kind{.is_long = input_.policies.skip};
+    while (prediction_.rounds.size() < kMostRounds) {
+      const ByteCount rate = rates.rate();
+      kind.limit = static_cast<double>(rate.value());
+      const RoundReport round = last != nullptr ? *std::exchange(last, nullptr) : Round(kind);
+      prediction_.downtime_ms = round.predicted_downtime_ms;
+      rates.AddRound(round);
+      const ConvergenceDecision decision =
+          convergence.Decide(round, rates.at_most() && rates.rate() == rate);
+      migration_.SetCpuShare(decision.cpu_share);
+      prediction_.cpu_share = std::min(prediction_.cpu_share, decision.cpu_share);
+      if (decision.step == NextStep::kGiveUp || decision.step == NextStep::kStopAnyway) {
+        return decision.step;
+      }
+      if (decision.step == NextStep::kStop && GoodMoment(round, kind.limit)) return decision.step;
+      kind.is_long =
+          input_.policies.skip && model_.bytes_per_ms() > 0 &&
+          static_cast<double>(BytesIn(round.dirty_pages).value()) / model_.bytes_per_ms() >=
+              kLongRoundMs;
+      const bool waits = !convergence.converges() && options.not_converging == NotConverging::kWait;
+      if (waits) kind.is_long = true;
+      kind.pause_ms = waits ? kWaitPauseMs : 0;
+    }
+    return NextStep::kRound;  // it would go on like this
+  }
+
+  bool GoodMoment(const RoundReport& round, double limit) {
+    if (!input_.policies.instant) return true;
+    double pages = 0;
+    double ms = 0;
+    ByteCount bytes;
+    for (const RoundReport& one : prediction_.rounds) {
+      pages += one.dirty_rate * one.ms / 1000;
+      ms += one.ms;
+      bytes += one.bytes;
+    }
+    SwitchoverPolicy policy(ms > 0 ? pages * 1000 / ms : 0, bytes);
+    RoundReport last = round;
+    double looked = migration_.now_ms();
+    while (prediction_.rounds.size() < kMostRounds) {
+      const SwitchoverStep step =
+          policy.Decide({.predicted_ms = last.predicted_downtime_ms,
+                         .fixed_ms = model_.Predict(PageCount(0), collect_ms_),
+                         .dirty_rate = last.dirty_rate,
+                         .bytes = last.bytes,
+                         .ms = migration_.now_ms() - looked});
+      looked = migration_.now_ms();
+      if (step == SwitchoverStep::kStop) break;
+      if (step == SwitchoverStep::kWatch) migration_.Wait(SwitchoverPolicy::kWatchPauseMs);
+      last = Round({.limit = limit});
+    }
+    return last.predicted_downtime_ms <=
+           static_cast<double>(input_.options.downtime_target.count());
+  }
+
+  // As SourceMigration::StopGuest and StopAndCopy: what is dirty goes in one more round, during
+  // which the guest stops; then the rest.
+  void StopAndCopy() {
+    const FixedCosts& costs = input_.costs;
+    const double stops = migration_.now_ms() + costs.pause;
+    migration_.StopGuestAt(stops);
+    // The engine waits a moment for the stop before it sends another round.
+    migration_.Wait(std::min(costs.pause, kPauseStepMs));
+    if (costs.pause > kPauseStepMs) {
+      prediction_.rounds.push_back(
+          migration_.Round({.limit = static_cast<double>(input_.options.bandwidth.value())}));
+    }
+    migration_.Wait(std::max(stops - migration_.now_ms(), 0.0));
+    const double late = migration_.now_ms() - stops;
+    const double pages = migration_.dirty_pages();
+    const double ms = migration_.SendStopped();
+    prediction_.downtime_ms = late + costs.switch_over + 2 * collect_ms_ + ms;
+    prediction_.rounds.push_back({.number = static_cast<uint32_t>(prediction_.rounds.size() + 1),
+                                  .stopped = true,
+                                  .pages = PageCount(static_cast<uint64_t>(pages)),
+                                  .ms = ms});
+  }
+
+  VirtualMigration migration_;
+  const PredictionInput& input_;
+  const double collect_ms_;
+  DowntimeModel model_;
+  Prediction prediction_;
+};
 
 }  // namespace
 
 Prediction Predict(const DirtyTrace& trace, const PredictionInput& input) {
-  return Run(Begin(trace, input), input, CollectMs(trace, input),
-             DowntimeModel(input.costs.switch_over), nullptr);
+  return VirtualSource(Begin(trace, input), input, CollectMs(trace, input),
+                       DowntimeModel(input.costs.switch_over))
+      .Run(nullptr);
 }
 
 Prediction PredictRest(const DirtyTrace& trace, const PredictionInput& input,
                        const DowntimeModel& model, const RoundReport& last) {
   VirtualMigration migration = Begin(trace, input);
-  migration.BeginAfter(last.number, static_cast<double>(last.dirty_pages.value()));
-  return Run(std::move(migration), input, CollectMs(trace, input), model, &last);
+  migration.BeginAfter(last.number, last.ms);
+  return VirtualSource(std::move(migration), input, CollectMs(trace, input), model).Run(&last);
 }
 
 std::vector<double> DowntimeByRounds(const DirtyTrace& trace, const PredictionInput& input,

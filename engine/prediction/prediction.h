@@ -27,10 +27,19 @@ struct FixedCosts {
   double collect_per_gib = 0.5;  // looking which pages are dirty, for each GiB of memory and worker
 };
 
+// Which of the engine's mechanisms it is to follow.
+struct RoundPolicies {
+  bool skip = false;          // long rounds, which leave out what is dirty again
+  bool instant = false;       // short rounds before the stop, which takes place at a low point
+  ByteCount least_bandwidth;  // RateLimits::least and step
+  ByteCount bandwidth_step;
+};
+
 struct PredictionInput {
   MigrationOptions options;  // downtime_target, max_rounds, not_converging, bandwidth, workers
   VirtualLink link;
   FixedCosts costs;
+  RoundPolicies policies;
 };
 
 struct Prediction {

@@ -5,6 +5,14 @@
 #include <utility>
 
 namespace ramferry {
+namespace {
+
+// As Precopy, which looks ahead so far in a long round.
+constexpr double kLookPages = 2048;
+// Of a zone: more would change little.
+constexpr double kMostLooks = 16;
+
+}  // namespace
 
 VirtualMigration::VirtualMigration(const DirtyTrace& trace, const VirtualLink& link,
                                    uint64_t slice_pages)
@@ -39,10 +47,9 @@ void VirtualMigration::Pass(double ms) {
   now_ms_ += ms;
 }
 
-void VirtualMigration::BeginAfter(uint32_t rounds, double dirty_pages) {
+void VirtualMigration::BeginAfter(uint32_t rounds, double collected_ms_ago) {
   rounds_ = rounds;
-  dirty_before_ = dirty_pages;
-  for (auto& collected : collected_) collected = work_;
+  for (auto& collected : collected_) collected = work_ - collected_ms_ago / 1000;
 }
 
 double VirtualMigration::DirtyIn(size_t zone) const {
@@ -58,17 +65,26 @@ double VirtualMigration::SendingMs(double pages, double limit) const {
 double VirtualMigration::dirty_pages() const {
   double pages = 0;
   for (size_t zone = 0; zone < collected_.size(); ++zone) pages += DirtyIn(zone);
-  // What is written meanwhile is mostly what was dirty already.
-  return std::max(pages, dirty_before_);
+  return pages;
 }
 
-RoundReport VirtualMigration::Round(double limit) {
-  const double start = now_ms_;
+// Of the pages written in one stretch of time, those written in the next, too: for a guest that
+// goes on as before, both less what was written in the two together.
+double VirtualMigration::DirtyAgain(size_t zone, double owed, std::optional<double> window,
+                                    double since) const {
+  const GrowthCurve& curve = curves_[zone];
+  const double again = curve.At(since);
+  if (!window) return std::min(again, owed);  // the first round: all contents are owed
+  const double both = curve.At(*window) + again - curve.At(*window + since);
+  return std::clamp(both, 0.0, std::min(owed, again));
+}
+
+double VirtualMigration::SendSlices(double limit) {
   double sent = 0;
   for (size_t zone = 0; zone < collected_.size();) {
     // One slice: all of it is collected at one moment, and then sent.
     uint64_t pages = 0;
-    double dirty = std::exchange(dirty_before_, 0);
+    double dirty = 0;
     do {
       dirty += DirtyIn(zone);
       collected_[zone] = work_;
@@ -78,15 +94,55 @@ RoundReport VirtualMigration::Round(double limit) {
     Pass(SendingMs(dirty, limit));
     sent += dirty;
   }
+  return sent;
+}
+
+double VirtualMigration::SendQuiet(const VirtualRound& kind, double& skipped) {
+  struct Owed {
+    double pages = 0;
+    std::optional<double> window;
+  };
+  std::vector<Owed> owed(collected_.size());
+  for (size_t zone = 0; zone < collected_.size(); ++zone) {
+    owed[zone].pages = DirtyIn(zone);
+    if (collected_[zone]) owed[zone].window = work_ - *collected_[zone];
+    collected_[zone] = work_;
+  }
+  const double start = work_;
+  Pass(kind.pause_ms);
+  double sent = 0;
+  for (size_t zone = 0; zone < collected_.size(); ++zone) {
+    // The engine looks again every 8 MiB.
+    const double parts = std::clamp(
+        static_cast<double>(trace_.zones[zone].memory.value()) / kLookPages, 1.0, kMostLooks);
+    for (double part = 0; part < parts; ++part) {
+      const double share = std::min(1.0, parts - part) / parts;
+      const double again = DirtyAgain(zone, owed[zone].pages, owed[zone].window, work_ - start);
+      const double pages = share * (owed[zone].pages - again);
+      skipped += share * again;
+      sent += pages;
+      Pass(SendingMs(pages, kind.limit));
+    }
+  }
+  return sent;
+}
+
+RoundReport VirtualMigration::Round(const VirtualRound& kind) {
+  const double start = now_ms_;
+  double skipped = 0;
+  const double sent = kind.is_long ? SendQuiet(kind, skipped) : SendSlices(kind.limit);
   Pass(link_.round_ms);
   const double bytes = sent * (static_cast<double>(kPageBytes) + link_.page_overhead);
   bytes_sent_ += bytes;
+  const auto whole = [](double value) { return static_cast<uint64_t>(std::llround(value)); };
   RoundReport report{.number = ++rounds_,
-                     .pages = PageCount(static_cast<uint64_t>(std::llround(sent))),
-                     .bytes = ByteCount(static_cast<uint64_t>(std::llround(bytes))),
-                     .ms = now_ms_ - start};
+                     .pages = PageCount(whole(sent)),
+                     .bytes = ByteCount(whole(bytes)),
+                     .ms = now_ms_ - start,
+                     .skipped_pages = PageCount(whole(skipped)),
+                     .cpu_share = cpu_share_};
   const double left = dirty_pages();
-  report.dirty_pages = PageCount(static_cast<uint64_t>(std::llround(left)));
+  report.dirty_pages = PageCount(whole(left));
   report.dirty_rate = report.ms > 0 ? left * 1000 / report.ms : 0;
   return report;
 }
@@ -97,7 +153,6 @@ double VirtualMigration::SendStopped() {
   const double ms = SendingMs(pages, 0) + link_.round_ms;
   bytes_sent_ += pages * (static_cast<double>(kPageBytes) + link_.page_overhead);
   for (auto& collected : collected_) collected = work_;
-  dirty_before_ = 0;
   Pass(ms);
   return ms;
 }

@@ -4,9 +4,12 @@
 //   RoundReport round = migration.Round();      // the first: all contents
 //   migration.dirty_pages();                    // what a stop now would have to send
 //
-// It does what the engine does, in the same order: a slice is collected, then sent, then the next;
-// so a page that is written after its slice was collected waits for the next round. Who decides how
-// many rounds there are, and how fast, is prediction.h. Pages are expectations, not whole numbers.
+// It does what the engine does, in the same order (engine/precopy.h). In a short round a slice is
+// collected, then sent, then the next; a page that is written after that waits for the next round.
+// In a long one everything is collected first, and what is dirty again when its turn comes is left
+// out. Who decides how many rounds there are, of which kind and how fast, is prediction.h. Pages
+// are expectations, not whole numbers; that hot pages are held is not followed: nearly all of them
+// are left out as dirty again.
 #pragma once
 
 #include <cstdint>
@@ -25,19 +28,25 @@ struct VirtualLink {
   double round_ms = 0.5;             // what a round takes besides: its flush
 };
 
+struct VirtualRound {
+  double limit = 0;  // bytes a second; 0: as the link
+  bool is_long = false;
+  double pause_ms = 0;  // of a long one: between collecting and sending
+};
+
 class VirtualMigration {
  public:
   // `trace` must outlive it. `slice`: what is collected at a time, in pages; 0: each zone.
   VirtualMigration(const DirtyTrace& trace, const VirtualLink& link, uint64_t slice_pages = 0);
 
-  // Sends one round, at most so many bytes a second (0: as the link).
-  RoundReport Round(double limit = 0);
+  // Sends one round.
+  RoundReport Round(const VirtualRound& kind = {});
   // Time passes, nothing is sent.
   void Wait(double ms) { Pass(ms); }
   // The guest gets that part of its CPUs' time from now on, and writes so much more slowly.
   void SetCpuShare(double share) { cpu_share_ = share; }
-  // As if so many rounds had been made, and so many pages were dirty after the last.
-  void BeginAfter(uint32_t rounds, double dirty_pages);
+  // As if so many rounds had been made, and everything had been collected so long ago.
+  void BeginAfter(uint32_t rounds, double collected_ms_ago);
   // The guest stands still from then on, which may be in the midst of a round.
   void StopGuestAt(double ms) { stopped_ms_ = ms; }
   // Sends what is dirty while the guest stands still (from now on, if not before); returns its
@@ -56,6 +65,11 @@ class VirtualMigration {
   void Pass(double ms);
   [[nodiscard]] double DirtyIn(size_t zone) const;
   [[nodiscard]] double SendingMs(double pages, double limit) const;
+  // What was left to send at the beginning of a round in a zone, of which so much is written again.
+  [[nodiscard]] double DirtyAgain(size_t zone, double owed, std::optional<double> window,
+                                  double since) const;
+  double SendSlices(double limit);                              // pages sent
+  double SendQuiet(const VirtualRound& kind, double& skipped);  // the same
 
   const DirtyTrace& trace_;
   const VirtualLink link_;
@@ -64,7 +78,6 @@ class VirtualMigration {
   double period_ms_ = 0;  // of trace_.activity
   double period_work_ = 0;
   std::vector<std::optional<double>> collected_;  // when, as work_; never: all contents are dirty
-  double dirty_before_ = 0;                       // pages of BeginAfter, in the first round
   double now_ms_ = 0;
   double work_ = 0;  // that the guest has done, in seconds of average busyness
   double cpu_share_ = 1;

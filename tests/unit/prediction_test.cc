@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 
+#include "engine/policy/rate_policy.h"
 #include "engine/prediction/round_forecast.h"
 #include "engine/prediction/synthetic_trace.h"
 #include "engine/prediction/virtual_migration.h"
@@ -69,9 +70,9 @@ TEST(VirtualMigration, nothing_becomes_dirty_while_the_guest_stands_still) {
 TEST(VirtualMigration, limit_of_a_round_holds_and_the_link_is_a_limit_too) {
   const DirtyTrace trace = Sequential(100, 1, 0);
   VirtualMigration slow(trace, Plain(100));
-  EXPECT_NEAR(slow.Round(10 * kMiB).ms, 10'000, 1);
+  EXPECT_NEAR(slow.Round({.limit = 10 * kMiB}).ms, 10'000, 1);
   VirtualMigration fast(trace, Plain(100));
-  EXPECT_NEAR(fast.Round(1000 * kMiB).ms, 1000, 1);
+  EXPECT_NEAR(fast.Round({.limit = 1000 * kMiB}).ms, 1000, 1);
 }
 
 // Memory that is sent first has been written for longer when the round ends.
@@ -104,6 +105,40 @@ TEST(VirtualMigration, busy_times_come_and_go) {
   EXPECT_NEAR(after(1000), 20, 0.3);
   EXPECT_NEAR(after(1990), 20, 0.3);
   EXPECT_NEAR(after(2500), 30, 0.4);
+}
+
+// Half of the set is written before its turn comes: it is sent once instead of twice.
+TEST(VirtualMigration, long_round_leaves_out_what_is_dirty_again) {
+  const DirtyTrace trace = Sequential(1024, 512, 25);
+  VirtualMigration migration(trace, Plain(100));
+  const RoundReport first = migration.Round({.is_long = true});
+  EXPECT_GT(first.skipped_pages.value(), 0U);
+  EXPECT_NEAR(static_cast<double>((first.pages + first.skipped_pages).value()), 1024 * 256, 2);
+  // Whatever was sent, all that was written since the beginning is to come.
+  EXPECT_NEAR(static_cast<double>(first.dirty_pages.value()), first.ms / 1000 * 25 * 256,
+              0.01 * 256 * 256);
+}
+
+// A set that is written all over again and again: it cannot be sent but at the end.
+TEST(VirtualMigration, long_round_sends_nothing_of_a_hot_set) {
+  const DirtyTrace trace = Sequential(512, 64, 6400);  // all of it every 10 ms
+  VirtualMigration migration(trace, Plain(100));
+  (void)migration.Round({.is_long = true});
+  const RoundReport second = migration.Round({.is_long = true, .pause_ms = 20});
+  EXPECT_NEAR(static_cast<double>(second.pages.value()), 0, 64);
+  EXPECT_NEAR(static_cast<double>(second.dirty_pages.value()), 64 * 256, 64);
+  const RoundReport third = migration.Round();
+  EXPECT_NEAR(static_cast<double>(third.pages.value()), 64 * 256, 64);
+}
+
+// The one half of the set comes back in the second stretch only after the other.
+TEST(VirtualMigration, guest_that_goes_round_its_set_leaves_alone_what_it_has_just_written) {
+  const DirtyTrace trace = Sequential(512, 400, 40);
+  VirtualMigration migration(trace, Plain(1000));
+  (void)migration.Round();  // half a second: 20 MiB are dirty
+  const RoundReport second = migration.Round({.is_long = true});
+  EXPECT_NEAR(static_cast<double>(second.pages.value()), 20 * 256, 256);
+  EXPECT_NEAR(static_cast<double>(second.skipped_pages.value()), 0, 64);
 }
 
 PredictionInput Input(double mib_per_second, int target_ms) {
@@ -154,6 +189,40 @@ TEST(Prediction, throttled_guest_converges_and_the_least_that_it_was_left_is_tol
   EXPECT_LT(prediction.cpu_share, 0.5);  // it writes twice as fast as is sent
   EXPECT_GE(prediction.cpu_share, 0.05);
   EXPECT_LE(prediction.downtime_ms, 300);
+}
+
+// The paper's own example: from 100 to 500 Mbit/s, 50 over what the guest writes.
+TEST(Prediction, rate_follows_the_guest_when_it_may) {
+  PredictionInput input = Input(1000, 300);
+  input.policies.least_bandwidth = Mbit(100);
+  input.policies.bandwidth_step = Mbit(50);
+  input.options.bandwidth = Mbit(500);
+  const double megabit = 1e6 / 8 / kMiB;  // MiB
+  const Prediction prediction = Predict(Sequential(1024, 512, 200 * megabit), input);
+  ASSERT_GE(prediction.rounds.size(), 3U);
+  const auto rate = [&](size_t round) {
+    return static_cast<double>(prediction.rounds[round].bytes.value()) * 8 / 1e3 /
+           prediction.rounds[round].ms;
+  };
+  EXPECT_NEAR(rate(0), 100, 1);
+  EXPECT_GT(rate(1), 90);
+  EXPECT_LT(rate(1), 260);
+  EXPECT_TRUE(prediction.converges);
+}
+
+TEST(Prediction, skipping_saves_bytes_and_the_chosen_instant_saves_downtime) {
+  const auto workload = ParseSyntheticWorkload("memory=8G,working-set=512M,rate=60000,pattern=hot");
+  ASSERT_TRUE(workload.ok());
+  const DirtyTrace trace = TraceOf(*workload);
+  PredictionInput input = Input(1000, 300);
+  const Prediction plain = Predict(trace, input);
+  input.policies.skip = true;
+  const Prediction skipping = Predict(trace, input);
+  EXPECT_LT(skipping.bytes, plain.bytes);
+  input.policies.instant = true;
+  const Prediction chosen = Predict(trace, input);
+  EXPECT_LE(chosen.downtime_ms, skipping.downtime_ms);
+  EXPECT_TRUE(plain.converges && skipping.converges && chosen.converges);
 }
 
 TEST(Prediction, waiting_for_a_guest_that_never_writes_less_has_an_end_here) {
