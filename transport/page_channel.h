@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -128,14 +129,20 @@ class ChannelReceiver {
 class ChannelConnector {
  public:
   virtual ~ChannelConnector() = default;
-  // Which offers it can serve: ChannelOffer::transport.
+  // What it sends over, by name.
   [[nodiscard]] virtual std::string transport() const = 0;
+  // Which offers it can take, the best first: ChannelOffer::transport.
+  [[nodiscard]] virtual std::vector<std::string> takes() const { return {transport()}; }
   // One channel for each token of the offer, all connected and accepted by the peer.
   [[nodiscard]] virtual absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> Connect(
       const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) = 0;
 
   // The network devices of this host that lead to an offer, by the kernel's names; empty: unknown.
   [[nodiscard]] virtual std::vector<std::string> NicsTo(const ChannelOffer& /*offer*/) {
+    return {};
+  }
+  // What its devices counted since it was made, by name; empty: they count nothing.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, uint64_t>> counters() const {
     return {};
   }
   // Before Connect: the place of each channel, in the order of the offer's tokens. What a channel

@@ -14,6 +14,7 @@
 #include "base/cancellation.h"
 #include "tests/unit/tcp_test_certificates.h"
 #include "tests/unit/tcp_test_guest.h"
+#include "transport/tcp/channel_desk.h"
 #include "transport/tcp/handshake.h"
 #include "transport/tcp/socket.h"
 #include "transport/tcp/tcp_connector.h"
@@ -155,7 +156,7 @@ TEST_P(TcpHandshake, a_crowd_of_silent_connections_does_not_keep_the_source_out)
   options_.handshake_timeout = 600s;
   Listen();
   std::vector<UniqueFd> crowd;
-  for (size_t i = 0; i < TcpListener::kMostUnproven + 8; ++i) crowd.push_back(Knock());
+  for (size_t i = 0; i < tcp::ChannelDesk::kMostUnproven + 8; ++i) crowd.push_back(Knock());
   WaitForEnd(crowd.front());  // the oldest had to go
   EXPECT_TRUE(Connect(receiver_->offer(), options_).ok());
 }
@@ -209,11 +210,11 @@ struct Session {
     std::thread other([&, fd = ends[1]] {
       destination = *(*tcp::TlsContext::Create(certificates.Options("one"),
                                                tcp::TlsContext::Side::kDestination))
-                         ->Secure(UniqueFd(fd), -1, In(30s));
+                         ->Secure(tcp::PlainStream(UniqueFd(fd)), -1, In(30s));
     });
     source =
         *(*tcp::TlsContext::Create(certificates.Options("two"), tcp::TlsContext::Side::kSource))
-             ->Secure(UniqueFd(ends[0]), -1, In(30s));
+             ->Secure(tcp::PlainStream(UniqueFd(ends[0])), -1, In(30s));
     other.join();
   }
 };

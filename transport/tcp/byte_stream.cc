@@ -77,10 +77,15 @@ class Plain final : public ByteStream {
     return absl::FailedPreconditionError("a plain connection has no session key");
   }
   bool encrypted() const override { return false; }
-  int fd() const override { return socket_.get(); }
+
+  absl::Status Wait(short wait_for, int interrupt_fd, Deadline deadline) override {
+    return WaitFor(socket_.get(), wait_for, interrupt_fd, deadline);
+  }
+  void EndSending() override { ::shutdown(socket_.get(), SHUT_WR); }
+  void Shutdown() override { ::shutdown(socket_.get(), SHUT_RDWR); }
 
  private:
-  UniqueFd socket_;
+  const UniqueFd socket_;
 };
 
 }  // namespace
@@ -92,6 +97,12 @@ absl::StatusOr<ByteStream::Progress> ByteStream::SendFile(int, uint64_t, uint64_
 absl::StatusOr<ByteStream::Progress> ByteStream::ReceiveToPipe(int, uint64_t) {
   return absl::UnimplementedError("this stream does not receive into pipes");
 }
+
+absl::StatusOr<ByteStream::Progress> ByteStream::Borrow(std::vector<std::span<const std::byte>>&) {
+  return absl::UnimplementedError("this stream does not lend what it received");
+}
+
+void ByteStream::GiveBack(size_t) {}
 
 std::unique_ptr<ByteStream> PlainStream(UniqueFd socket) {
   return std::make_unique<Plain>(std::move(socket));
@@ -117,7 +128,7 @@ absl::Status SendAll(ByteStream& stream, std::span<const std::byte> bytes, int i
     ASSIGN_OR_RETURN(const ByteStream::Progress done, stream.Send({&piece, 1}));
     bytes = bytes.subspan(done.bytes);
     if (done.bytes == 0) {
-      RETURN_IF_ERROR(WaitFor(stream.fd(), done.wait_for, interrupt_fd, deadline));
+      RETURN_IF_ERROR(stream.Wait(done.wait_for, interrupt_fd, deadline));
     }
   }
   return absl::OkStatus();
@@ -130,7 +141,7 @@ absl::Status ReceiveAll(ByteStream& stream, std::span<std::byte> bytes, int inte
     if (done.ended) return absl::UnavailableError("the peer closed the connection");
     bytes = bytes.subspan(done.bytes);
     if (done.bytes == 0) {
-      RETURN_IF_ERROR(WaitFor(stream.fd(), done.wait_for, interrupt_fd, deadline));
+      RETURN_IF_ERROR(stream.Wait(done.wait_for, interrupt_fd, deadline));
     }
   }
   return absl::OkStatus();

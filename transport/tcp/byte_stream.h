@@ -1,5 +1,5 @@
-// A connected, non-blocking byte stream: a plain socket here, TLS in tls.h. What both ends of a
-// page channel are written on.
+// A connected, non-blocking byte stream: a plain socket here, TLS over any other in tls.h, a TCP of
+// our own beside the kernel's in transport/dpdk. What both ends of a page channel are written on.
 //
 // One thread uses a stream at a time. Errors: Unavailable when the connection is lost.
 #pragma once
@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,17 +50,34 @@ class ByteStream {
   // Up to `length` bytes into `pipe`, which must have room (splice(2)).
   [[nodiscard]] virtual absl::StatusOr<Progress> ReceiveToPipe(int pipe, uint64_t length);
 
+  // Whether the two below work: what came is then shown where it lies, and copied once only.
+  [[nodiscard]] virtual bool lends() const { return false; }
+  // What has come and was not yet given back, in its order; the pieces stay until they are.
+  // `bytes` of the progress is their sum.
+  [[nodiscard]] virtual absl::StatusOr<Progress> Borrow(
+      std::vector<std::span<const std::byte>>& pieces);
+  // The first `bytes` of what was borrowed are done with.
+  virtual void GiveBack(size_t bytes);
+
+  // Waits until a call that said `wait_for` may get on, `interrupt_fd` (-1: none) is readable, or
+  // the deadline. OK: try again. Cancelled: interrupted. DeadlineExceeded: nothing happened.
+  [[nodiscard]] virtual absl::Status Wait(short wait_for, int interrupt_fd, Deadline deadline) = 0;
+  // Nothing more will be sent: the peer sees the end after what was sent before.
+  virtual void EndSending() = 0;
+  // Ends both directions: calls under way fail soon. The one call that is thread-safe.
+  virtual void Shutdown() = 0;
+
   // A key that only the two ends of this very session can know, different for every `context`.
   // FailedPrecondition on a plain socket.
   [[nodiscard]] virtual absl::StatusOr<Key> ExportKey(std::string_view context) const = 0;
   [[nodiscard]] virtual bool encrypted() const = 0;
-  [[nodiscard]] virtual int fd() const = 0;
 };
 
 [[nodiscard]] std::unique_ptr<ByteStream> PlainStream(UniqueFd socket);
 
 // Waits until `fd` has one of `events`, `interrupt_fd` (-1: none) is readable, or the deadline.
 // OK: look again. Cancelled: interrupted. DeadlineExceeded: nothing happened.
+// For those who make streams.
 [[nodiscard]] absl::Status WaitFor(int fd, short events, int interrupt_fd, Deadline deadline);
 
 // All of `bytes`, or an error. For handshakes and other small things.

@@ -59,7 +59,9 @@ Landing::Landing(std::span<const MappedRegion> regions) : regions_(regions) {
 absl::Status Landing::Write(RegionId region, uint64_t offset, std::span<const std::byte> bytes) {
   const MappedRegion& target = regions_[region];
   if (!target.can_pwrite()) {
-    RETURN_IF_ERROR(PopulateFile(target, offset, bytes.size()));
+    const uint64_t begin = offset & ~(kPageBytes - 1);
+    const uint64_t end = (offset + bytes.size() + kPageBytes - 1) & ~(kPageBytes - 1);
+    RETURN_IF_ERROR(PopulateFile(target, begin, end - begin));
     std::memcpy(target.address + offset, bytes.data(), bytes.size());
     return absl::OkStatus();
   }

@@ -27,8 +27,8 @@ class Landing {
   // `regions` must outlive the object.
   explicit Landing(std::span<const MappedRegion> regions);
 
-  // Takes whole pages; what adjoins the write before is joined to it. `bytes` must stay as they are
-  // until Settle(). ResourceExhausted: no memory for them.
+  // Takes whole pages or parts of them; what adjoins the write before is joined to it. `bytes` must
+  // stay as they are until Settle(). ResourceExhausted: no memory for them.
   [[nodiscard]] absl::Status Write(RegionId region, uint64_t offset,
                                    std::span<const std::byte> bytes);
 

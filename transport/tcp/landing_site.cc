@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +31,9 @@ constexpr size_t kBufferBytes = 256 * 1024;
 constexpr uint64_t kSpliceFrom = 64 * 1024;
 constexpr int kPipeBytes = 1 << 20;
 
+// At a time, of what a source still sends after its channel was given up.
+constexpr size_t kDiscardBytes = 16 * 1024;
+
 // Lands what the parser let through, counts it, and answers flushes.
 class Lander final : public FrameSink {
  public:
@@ -47,6 +49,11 @@ class Lander final : public FrameSink {
                        std::span<const std::byte> bytes) override {
     landed_ += bytes.size();
     return landing_.Write(region, offset, bytes);
+  }
+  // Of the frame that the parser is in: also less than a page.
+  absl::Status TakePart(const FrameParser::Pending& pending, std::span<const std::byte> bytes) {
+    landed_ += bytes.size();
+    return landing_.Write(pending.region, pending.offset, bytes);
   }
   absl::Status TakePipe(RegionId region, uint64_t offset, int pipe, uint64_t length) {
     RETURN_IF_ERROR(landing_.WriteFromPipe(region, offset, pipe, length));
@@ -152,7 +159,8 @@ void LandingSite::Serve(ByteStream& stream, const std::string& peer, size_t inde
     spdlog::warn("{}", std::string(bound.message()));  // slower, and no harm
   }
   NameThisThread("rf-land", index);
-  absl::Status end = Receive(stream, counters_[index]);
+  absl::Status end =
+      stream.lends() ? Borrow(stream, counters_[index]) : Receive(stream, counters_[index]);
   if (end.ok()) return;
   if (stopped_.load()) end = absl::CancelledError("the destination ended the migration");
   if (!absl::IsCancelled(end)) {
@@ -202,7 +210,52 @@ absl::Status LandingSite::Receive(ByteStream& stream, Counters& counters) {
     }
     if (got.bytes == 0) {
       // A source with nothing to send is no fault; the socket's own timers notice a dead one.
-      const absl::Status waited = WaitFor(stream.fd(), got.wait_for, stop_event_.get(), In(60s));
+      const absl::Status waited = stream.Wait(got.wait_for, stop_event_.get(), In(60s));
+      if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) return waited;
+    }
+  }
+  return absl::CancelledError("stopped");
+}
+
+// From where the stream has put it into guest memory, with one copy. What is borrowed is settled
+// before it goes back.
+absl::Status LandingSite::Borrow(ByteStream& stream, Counters& counters) {
+  Lander lander(regions_, stream, stop_event_.get(), stall_timeout_, counters.payload);
+  FrameParser parser(regions_, lander);
+  HeaderBytes header;
+  size_t held = 0;  // bytes of it that have come
+  std::vector<std::span<const std::byte>> pieces;
+  while (!stopped_.load(std::memory_order_relaxed)) {
+    ASSIGN_OR_RETURN(const ByteStream::Progress got, stream.Borrow(pieces));
+    for (std::span<const std::byte> piece : pieces) {
+      while (!piece.empty()) {
+        const FrameParser::Pending pending = parser.pending();
+        size_t take = 0;
+        if (pending.length > 0) {
+          take = std::min<uint64_t>(pending.length, piece.size());
+          RETURN_IF_ERROR(lander.TakePart(pending, piece.first(take)));
+          parser.Landed(take);
+        } else {
+          take = std::min(header.size() - held, piece.size());
+          std::memcpy(header.data() + held, piece.data(), take);
+          held += take;
+          if (held == header.size()) {
+            RETURN_IF_ERROR(parser.Consume(header).status());
+            held = 0;
+          }
+        }
+        piece = piece.subspan(take);
+      }
+    }
+    RETURN_IF_ERROR(lander.Settle());
+    stream.GiveBack(got.bytes);
+    counters.wire.fetch_add(got.bytes, std::memory_order_relaxed);
+    if (got.ended) {
+      if (parser.closed()) return absl::OkStatus();
+      return absl::UnavailableError("the source went away without closing the channel");
+    }
+    if (got.bytes == 0) {
+      const absl::Status waited = stream.Wait(got.wait_for, stop_event_.get(), In(60s));
       if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) return waited;
     }
   }
@@ -221,12 +274,12 @@ void LandingSite::GiveUp(ByteStream& stream, const absl::Status& why) const {
   std::memcpy(frame.data() + kHeaderBytes, text.data(), text.size());
   const Deadline deadline = In(stopped_.load() ? 0s : 1s);
   if (!SendAll(stream, frame, stop_event_.get(), deadline).ok()) return;
-  ::shutdown(stream.fd(), SHUT_WR);
-  char discarded[16 * 1024];
+  stream.EndSending();
+  std::vector<std::byte> discarded(kDiscardBytes);
   while (!stopped_.load() && Clock::now() < deadline) {
-    const ssize_t got = ::recv(stream.fd(), discarded, sizeof discarded, MSG_DONTWAIT);
-    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return;
-    if (got < 0 && !WaitFor(stream.fd(), POLLIN, stop_event_.get(), deadline).ok()) return;
+    const auto got = stream.Receive(discarded);
+    if (!got.ok() || got->ended) return;
+    if (got->bytes == 0 && !stream.Wait(got->wait_for, stop_event_.get(), deadline).ok()) return;
   }
 }
 

@@ -44,6 +44,7 @@ class LandingSite final : public TokenHolder {
 
   void Serve(ByteStream& stream, const std::string& peer, size_t index);
   absl::Status Receive(ByteStream& stream, Counters& counters);
+  absl::Status Borrow(ByteStream& stream, Counters& counters);
   void GiveUp(ByteStream& stream, const absl::Status& why) const;
 
   const std::vector<MappedRegion> regions_;

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,12 @@ class TcpConnector final : public ChannelConnector {
 
   [[nodiscard]] std::string transport() const override {
     return options_.encryption ? "tcp-tls" : "tcp";
+  }
+
+  // Also ports of DPDK, which are nothing but another TCP.
+  [[nodiscard]] std::vector<std::string> takes() const override {
+    return options_.encryption ? std::vector<std::string>{"dpdk-tls", "tcp-tls"}
+                               : std::vector<std::string>{"dpdk", "tcp"};
   }
 
   // `offer.address` must be filled in. FailedPrecondition: one end wants encryption and the other

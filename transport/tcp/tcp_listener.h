@@ -5,13 +5,10 @@
 //   ASSIGN_OR_RETURN(auto receiver, listener->Expect(reservation.regions(), 4));
 //   // send receiver->offer() over the control channel
 //
-// A connection that has no valid token, uses one twice, or says nothing in time is closed with a
-// log line; no more than kMostUnproven are held at a time, the oldest goes first.
+// Who may come, and for how long without a token: tcp/channel_desk.h.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,17 +23,14 @@
 namespace ramferry {
 
 namespace tcp {
+class ChannelDesk;
 class TlsContext;
-class TokenRegistry;
 }  // namespace tcp
 
 // Thread-safe. Receivers may live longer than the listener that made them; they then take no new
 // connections.
 class TcpListener final : public ChannelListener {
  public:
-  static constexpr size_t kMostUnproven = 64;
-  static constexpr size_t kMostChannels = 64;  // of one migration
-
   // Listens on a numeric address; empty: on all. Port 0: any free one.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<TcpListener>> Create(
       const std::string& address, uint16_t port, const TcpOptions& options);
@@ -52,30 +46,18 @@ class TcpListener final : public ChannelListener {
       std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) override;
 
  private:
-  // A connection that has not proven anything yet, and the thread that asks it to.
-  struct Unproven {
-    std::thread thread;
-    UniqueFd interrupt;  // an eventfd: readable when the thread shall give up
-    std::atomic<bool> done{false};
-  };
-
   TcpListener(UniqueFd socket, std::string address, uint16_t port, TcpOptions options,
               std::shared_ptr<const tcp::TlsContext> tls);
 
   void Accept();
   void Admit(UniqueFd socket);
-  void Prove(UniqueFd socket, const std::string& peer, int interrupt_fd);
-  absl::Status Introduce(UniqueFd socket, const std::string& peer, int interrupt_fd);
 
   const UniqueFd socket_;
   const std::string address_;
   const uint16_t port_;
   const TcpOptions options_;
-  const std::shared_ptr<const tcp::TlsContext> tls_;  // null: no encryption
-  const std::shared_ptr<tcp::TokenRegistry> tokens_;
+  const std::unique_ptr<tcp::ChannelDesk> desk_;
   const UniqueFd stop_event_;  // readable once the listener goes
-
-  std::list<Unproven> unproven_;  // oldest first; only the accepting thread uses it while it runs
   std::thread accepting_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <utility>
@@ -24,7 +23,7 @@ void Add(std::atomic<uint64_t>& counter, uint64_t value) {  // only one thread w
 
 TcpPageChannel::TcpPageChannel(std::unique_ptr<ByteStream> stream,
                                std::span<const MappedRegion> source, std::string name,
-                               std::chrono::milliseconds stall_timeout)
+                               std::chrono::milliseconds stall_timeout, std::string path)
     : stream_(std::move(stream)),
       name_(std::move(name)),
       stall_timeout_(stall_timeout),
@@ -33,7 +32,8 @@ TcpPageChannel::TcpPageChannel(std::unique_ptr<ByteStream> stream,
                     .batch = kFramesPerCall,
                     .one_sided = false,
                     .needs_registration = false,
-                    .encrypted = stream_->encrypted()},
+                    .encrypted = stream_->encrypted(),
+                    .path = std::move(path)},
       abort_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (stream_->passes_pages()) source_.assign(source.begin(), source.end());
 }
@@ -127,7 +127,7 @@ void TcpPageChannel::Abort() {
   aborted_.store(true);
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(abort_event_.get(), &one, sizeof one);
-  ::shutdown(stream_->fd(), SHUT_RDWR);
+  stream_->Shutdown();
 }
 
 absl::Status TcpPageChannel::SendPieces(size_t count, Deadline deadline, bool more) {
@@ -179,8 +179,7 @@ absl::Status TcpPageChannel::TakeProgress(const absl::StatusOr<ByteStream::Progr
 }
 
 absl::Status TcpPageChannel::WaitForPeer(short events, Deadline deadline) {
-  RETURN_IF_ERROR(
-      WaitFor(stream_->fd(), static_cast<short>(events | POLLIN), abort_event_.get(), deadline));
+  RETURN_IF_ERROR(stream_->Wait(static_cast<short>(events | POLLIN), abort_event_.get(), deadline));
   return ReadAnswers();
 }
 

@@ -25,9 +25,9 @@ class TcpPageChannel final : public PageChannel {
  public:
   // Over a stream that the destination has accepted. `source`: the regions that pages come from, if
   // they are known; what is in a file of theirs goes out by sendfile. `name` begins every error
-  // message.
+  // message; `path` is that of the capabilities.
   TcpPageChannel(std::unique_ptr<ByteStream> stream, std::span<const MappedRegion> source,
-                 std::string name, std::chrono::milliseconds stall_timeout);
+                 std::string name, std::chrono::milliseconds stall_timeout, std::string path = {});
   // Tells the destination that this end was meant, unless the channel has failed.
   ~TcpPageChannel() override;
 

@@ -5,10 +5,8 @@
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -41,28 +39,60 @@ struct FreeSsl {
 };
 using SslPtr = std::unique_ptr<SSL, FreeSsl>;
 
-// OpenSSL writes to its socket with write(2), which would raise SIGPIPE. Its own BIO type that
-// sends with MSG_NOSIGNAL is the documented way out (BIO_meth_new(3)).
-int SendNoSignal(BIO* bio, const char* data, int length) {
-  int fd = -1;
-  ::BIO_get_fd(bio, &fd);
-  ::BIO_clear_retry_flags(bio);
-  const ssize_t sent = ::send(fd, data, static_cast<size_t>(length), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
-    ::BIO_set_retry_write(bio);
-  }
-  return static_cast<int>(sent);
+// What a session reads from and writes to: any stream, by a BIO type of our own (BIO_meth_new(3)).
+struct Below {
+  std::unique_ptr<ByteStream> stream;
+  absl::Status lost;   // the first error of the stream
+  bool ended = false;  // the peer will send nothing more
+};
+
+Below& BelowOf(BIO* bio) {
+  return *static_cast<Below*>(::BIO_get_data(bio));
 }
 
-BIO_METHOD* SocketMethod() {
+int WriteBelow(BIO* bio, const char* data, int length) {
+  Below& below = BelowOf(bio);
+  ::BIO_clear_retry_flags(bio);
+  const iovec piece{const_cast<char*>(data), static_cast<size_t>(length)};
+  const auto sent = below.stream->Send({&piece, 1});
+  if (!sent.ok()) {
+    below.lost.Update(sent.status());
+    return -1;
+  }
+  if (sent->bytes > 0 || length == 0) return static_cast<int>(sent->bytes);
+  ::BIO_set_retry_write(bio);
+  return -1;
+}
+
+int ReadBelow(BIO* bio, char* into, int length) {
+  Below& below = BelowOf(bio);
+  ::BIO_clear_retry_flags(bio);
+  const auto got =
+      below.stream->Receive({reinterpret_cast<std::byte*>(into), static_cast<size_t>(length)});
+  if (!got.ok()) {
+    below.lost.Update(got.status());
+    return -1;
+  }
+  if (got->bytes > 0) return static_cast<int>(got->bytes);
+  if (got->ended) {
+    below.ended = true;
+    return 0;
+  }
+  ::BIO_set_retry_read(bio);
+  return -1;
+}
+
+long ControlBelow(BIO* bio, int command, long /*number*/, void* /*pointer*/) {
+  if (command == BIO_CTRL_FLUSH) return 1;
+  return command == BIO_CTRL_EOF && BelowOf(bio).ended ? 1 : 0;
+}
+
+BIO_METHOD* StreamMethod() {
   static BIO_METHOD* const method = [] {
-    const BIO_METHOD* socket = ::BIO_s_socket();
-    BIO_METHOD* own = ::BIO_meth_new(BIO_TYPE_SOCKET, "page channel");
-    ::BIO_meth_set_write(own, SendNoSignal);
-    ::BIO_meth_set_read(own, ::BIO_meth_get_read(socket));
-    ::BIO_meth_set_ctrl(own, ::BIO_meth_get_ctrl(socket));
-    ::BIO_meth_set_create(own, ::BIO_meth_get_create(socket));
-    ::BIO_meth_set_destroy(own, ::BIO_meth_get_destroy(socket));
+    BIO_METHOD* own = ::BIO_meth_new(::BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "byte stream");
+    ::BIO_meth_set_write(own, WriteBelow);
+    ::BIO_meth_set_read(own, ReadBelow);
+    ::BIO_meth_set_ctrl(own, ControlBelow);
     return own;
   }();
   return method;
@@ -70,7 +100,8 @@ BIO_METHOD* SocketMethod() {
 
 class TlsStream final : public ByteStream {
  public:
-  TlsStream(UniqueFd socket, SslPtr ssl) : socket_(std::move(socket)), ssl_(std::move(ssl)) {
+  TlsStream(std::unique_ptr<Below> below, SslPtr ssl)
+      : below_(std::move(below)), ssl_(std::move(ssl)) {
     staging_.resize(kStagingBytes);
   }
 
@@ -128,7 +159,12 @@ class TlsStream final : public ByteStream {
   }
 
   bool encrypted() const override { return true; }
-  int fd() const override { return socket_.get(); }
+
+  absl::Status Wait(short wait_for, int interrupt_fd, Deadline deadline) override {
+    return below_->stream->Wait(wait_for, interrupt_fd, deadline);
+  }
+  void EndSending() override { below_->stream->EndSending(); }
+  void Shutdown() override { below_->stream->Shutdown(); }
 
   // One step of the handshake: OK when done, else what to wait for or why it failed.
   absl::StatusOr<Progress> Step() {
@@ -143,7 +179,7 @@ class TlsStream final : public ByteStream {
       return absl::UnauthenticatedError(fmt::format("the peer's certificate is refused: {}",
                                                     ::X509_verify_cert_error_string(verdict)));
     }
-    if (kind == SSL_ERROR_SYSCALL) {
+    if (kind == SSL_ERROR_SYSCALL || below_->ended) {
       return absl::UnavailableError("the connection was lost while TLS was being set up");
     }
     return absl::UnauthenticatedError("no TLS session: " + TakeError());
@@ -170,9 +206,8 @@ class TlsStream final : public ByteStream {
       case SSL_ERROR_ZERO_RETURN:
         return Progress{.ended = true};
       case SSL_ERROR_SYSCALL:
-        return absl::UnavailableError(
-            errno != 0 ? std::string(ErrnoStatus(errno, "the connection is lost").message())
-                       : "the connection is lost");
+        if (!below_->lost.ok()) return below_->lost;
+        return absl::UnavailableError("the connection is lost");
       default: {
         const unsigned long error = ::ERR_peek_error();
         if (ERR_GET_LIB(error) == ERR_LIB_SSL &&
@@ -190,8 +225,8 @@ class TlsStream final : public ByteStream {
     }
   }
 
-  UniqueFd socket_;
-  SslPtr ssl_;
+  const std::unique_ptr<Below> below_;  // outlives the session, which points to it
+  const SslPtr ssl_;
   std::vector<std::byte> staging_;
   size_t staged_ = 0;  // bytes copied to staging_ ...
   size_t sent_ = 0;    // ... and how many of them are out
@@ -246,26 +281,30 @@ absl::StatusOr<std::shared_ptr<const TlsContext>> TlsContext::Create(const TcpOp
   return std::shared_ptr<const TlsContext>(new TlsContext(std::move(context), side));
 }
 
-absl::StatusOr<std::unique_ptr<ByteStream>> TlsContext::Secure(UniqueFd socket, int interrupt_fd,
+absl::StatusOr<std::unique_ptr<ByteStream>> TlsContext::Secure(std::unique_ptr<ByteStream> stream,
+                                                               int interrupt_fd,
                                                                Deadline deadline) const {
   SslPtr ssl(::SSL_new(context_.get()));
-  BIO* const bio = ::BIO_new(SocketMethod());
+  BIO* const bio = ::BIO_new(StreamMethod());
   if (ssl == nullptr || bio == nullptr) {
     ::BIO_free(bio);
     return absl::InternalError("cannot set up TLS: " + TakeError());
   }
-  ::BIO_set_fd(bio, socket.get(), BIO_NOCLOSE);
+  auto below = std::make_unique<Below>();
+  below->stream = std::move(stream);
+  ::BIO_set_data(bio, below.get());
+  ::BIO_set_init(bio, 1);
   ::SSL_set_bio(ssl.get(), bio, bio);
   if (side_ == Side::kSource) {
     ::SSL_set_connect_state(ssl.get());
   } else {
     ::SSL_set_accept_state(ssl.get());
   }
-  auto stream = std::make_unique<TlsStream>(std::move(socket), std::move(ssl));
+  auto secured = std::make_unique<TlsStream>(std::move(below), std::move(ssl));
   while (true) {
-    ASSIGN_OR_RETURN(const ByteStream::Progress step, stream->Step());
-    if (step.wait_for == 0) return std::unique_ptr<ByteStream>(std::move(stream));
-    RETURN_IF_ERROR(WaitFor(stream->fd(), step.wait_for, interrupt_fd, deadline));
+    ASSIGN_OR_RETURN(const ByteStream::Progress step, secured->Step());
+    if (step.wait_for == 0) return std::unique_ptr<ByteStream>(std::move(secured));
+    RETURN_IF_ERROR(secured->Wait(step.wait_for, interrupt_fd, deadline));
   }
 }
 

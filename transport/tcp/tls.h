@@ -9,7 +9,6 @@
 
 #include "absl/status/statusor.h"
 #include "base/deadline.h"
-#include "base/unique_fd.h"
 #include "transport/tcp/byte_stream.h"
 #include "transport/tcp/tcp_options.h"
 
@@ -26,11 +25,10 @@ class TlsContext {
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<const TlsContext>> Create(
       const TcpOptions& options, Side side);
 
-  // The session over a connected, non-blocking socket. Unauthenticated: a certificate was refused,
-  // by this end or by the other.
-  [[nodiscard]] absl::StatusOr<std::unique_ptr<ByteStream>> Secure(UniqueFd socket,
-                                                                   int interrupt_fd,
-                                                                   Deadline deadline) const;
+  // The session over a connected stream. Unauthenticated: a certificate was refused, by this end or
+  // by the other.
+  [[nodiscard]] absl::StatusOr<std::unique_ptr<ByteStream>> Secure(
+      std::unique_ptr<ByteStream> stream, int interrupt_fd, Deadline deadline) const;
 
  private:
   TlsContext(std::shared_ptr<ssl_ctx_st> context, Side side);
