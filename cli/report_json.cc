@@ -32,6 +32,8 @@ std::string ToJson(const MigrationReport& report) {
                          {"pages", worker.pages.value()},
                          {"why", worker.why}});
   }
+  ordered_json port = ordered_json::object();
+  for (const auto& [name, value] : report.port_counters) port[name] = value;
   const ordered_json object = {{"outcome", NameOf(report.outcome)},
                                {"stage", NameOf(report.stage)},
                                {"error", report.error},
@@ -40,6 +42,7 @@ std::string ToJson(const MigrationReport& report) {
                                {"destination", report.destination},
                                {"transport", report.transport},
                                {"paths", report.paths},
+                               {"port", port},
                                {"encrypted", report.encrypted},
                                {"workers", report.workers},
                                {"placement", placement},

@@ -63,6 +63,13 @@ std::string FormatReport(const MigrationReport& report) {
       static_cast<double>(report.device_state_bytes.value()) / 1024, report.cpu_seconds,
       report.cpu_seconds_per_gb(), report.transport.empty() ? "no transport" : report.transport,
       report.encrypted ? ", encrypted" : "", report.verified ? ", memory compared: equal" : "");
+  if (!report.port_counters.empty()) {
+    text += "port:";
+    for (const auto& [name, value] : report.port_counters) {
+      if (value > 0) text += fmt::format(" {} {},", name, value);
+    }
+    text.back() = '\n';
+  }
   for (size_t i = 0; i < report.placement.size(); ++i) {
     const WorkerReport& worker = report.placement[i];
     text += fmt::format(

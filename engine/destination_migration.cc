@@ -45,6 +45,24 @@ absl::Status DestinationMigration::WriteJournal(Phase phase) {
   return written;
 }
 
+// Adds what the listeners of a transport offer for this guest. The last reason of one that cannot.
+absl::Status DestinationMigration::Offer(const std::string& transport,
+                                         std::vector<ChannelOffer>& offers) {
+  absl::Status failure;
+  for (ChannelListener* listener : context_.listeners) {
+    if (listener->transport() != transport) continue;
+    auto receiver = listener->Expect(guest_->regions(), landing_.channels);
+    if (!receiver.ok()) {
+      failure = receiver.status();
+      context_.observer.OnNote(fmt::format("no {}: {}", transport, Message(failure)));
+      continue;
+    }
+    offers.push_back((*receiver)->offer());
+    receivers_.push_back(*std::move(receiver));
+  }
+  return failure;
+}
+
 // Ends the receivers of a transport: when this returns, nothing lands by them any more.
 void DestinationMigration::Drop(const std::string& transport) {
   for (auto& receiver : receivers_) {
@@ -134,17 +152,8 @@ absl::Status DestinationMigration::TakeReservation() {
       fmt::format("the source can send guest memory over {}, this host takes it over none of these",
                   fmt::join(reserve->transports, ", ")));
   for (const std::string& transport : reserve->transports) {
-    for (ChannelListener* listener : context_.listeners) {
-      if (listener->transport() != transport) continue;
-      auto receiver = listener->Expect(guest_->regions(), landing_.channels);
-      if (!receiver.ok()) {  // another transport may do
-        failure = receiver.status();
-        context_.observer.OnNote(fmt::format("no {}: {}", transport, Message(failure)));
-        continue;
-      }
-      reserved.offers.push_back((*receiver)->offer());
-      receivers_.push_back(*std::move(receiver));
-    }
+    // Another transport may do.
+    if (absl::Status status = Offer(transport, reserved.offers); !status.ok()) failure = status;
   }
   if (reserved.offers.empty()) return failure;
   context_.observer.OnReserved(entry_.migration_id, reserve->guest, entry_.peer);
@@ -198,7 +207,10 @@ absl::Status DestinationMigration::TakeImage() {
       held_state_.insert(held_state_.end(), state->bytes.begin(), state->bytes.end());
     } else if (const auto* drop = std::get_if<DropTransport>(&message)) {
       Drop(drop->transport);
-      RETURN_IF_ERROR(control_->Send(TransportDropped{.transport = drop->transport}));
+      TransportDropped dropped{.transport = drop->transport};
+      // Not to be able to is no error here: the source may have other offers.
+      if (drop->offer_again) Offer(drop->transport, dropped.offers).IgnoreError();
+      RETURN_IF_ERROR(control_->Send(dropped));
     } else if (std::holds_alternative<Paused>(message)) {
       paused_ = true;
     } else if (const auto* complete = std::get_if<ImageComplete>(&message)) {

@@ -82,6 +82,7 @@ class DestinationMigration {
   [[nodiscard]] absl::Status AwaitOwnership();
   [[nodiscard]] absl::Status Activate();
   void Release(const absl::Status& why);
+  absl::Status Offer(const std::string& transport, std::vector<ChannelOffer>& offers);
   void Drop(const std::string& transport);
   // Sees to it that "activating" is not on disk (any more).
   [[nodiscard]] absl::Status BackToHolding();

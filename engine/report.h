@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/units.h"
@@ -67,6 +68,8 @@ struct MigrationReport {
   std::string destination;
   std::string transport;           // what the pages went over, e.g. "tcp"
   std::vector<std::string> paths;  // the ways its channels took, each once; empty: nothing to tell
+  // What the devices of that transport on this host counted, by name; empty: they count nothing.
+  std::vector<std::pair<std::string, uint64_t>> port_counters;
   bool encrypted = false;
   uint32_t workers = 0;
   std::vector<WorkerReport> placement;  // empty: nothing was placed, as on a host with one node

@@ -127,7 +127,10 @@ absl::Status SourceMigration::RunStages() {
   if (status.ok()) status = Commitment();
   report_.bytes_sent = precopy.wire_bytes();
   ReportPlacement(precopy);
-  report_.transport = transports_.chosen().transport;
+  if (const ChannelConnector* connector = transports_.connector(); connector != nullptr) {
+    report_.transport = connector->transport();
+    report_.port_counters = connector->counters();
+  }
   report_.encrypted = transports_.chosen().encrypted;
   report_.paths = transports_.paths();
   // What a cancellation broke is only its consequence.
@@ -170,7 +173,12 @@ absl::StatusOr<PageChannels> SourceMigration::ReserveAndConnect() {
       .guest = context_.guest.description(),
       .channels = context_.options.workers > 0 ? context_.options.workers : DefaultWorkers()};
   for (const ChannelConnector* connector : context_.connectors) {
-    reserve.transports.push_back(connector->transport());
+    for (const std::string& transport : connector->takes()) {
+      auto& asked = reserve.transports;
+      if (std::find(asked.begin(), asked.end(), transport) == asked.end()) {
+        asked.push_back(transport);
+      }
+    }
   }
   BeginPlacement(reserve);
   RETURN_IF_ERROR(context_.control.Send(reserve));
@@ -195,8 +203,9 @@ void SourceMigration::BeginPlacement(Reserve& reserve) {
 void SourceMigration::FinishPlacement(const std::vector<ChannelOffer>& offers) {
   if (!placement_ || !placement_->plan().places_anything) return;
   for (ChannelConnector* connector : context_.connectors) {
+    const std::vector<std::string> takes = connector->takes();
     for (ChannelOffer offer : offers) {
-      if (offer.transport != connector->transport()) continue;
+      if (std::find(takes.begin(), takes.end(), offer.transport) == takes.end()) continue;
       if (offer.address.empty()) offer.address = context_.control.peer_address();
       placement_->Plan(connector->NicsTo(offer));
       for (ChannelConnector* each : context_.connectors) each->PlaceChannels(placement_->places());

@@ -2,7 +2,10 @@
 // one when that fails later.
 #pragma once
 
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -41,11 +44,22 @@ class TransportChoice {
   [[nodiscard]] absl::StatusOr<PageChannels> Replace(const absl::Status& why);
 
   [[nodiscard]] const ChannelOffer& chosen() const { return chosen_; }
+  // What the channels in use are sent over on this side; null: there are none yet.
+  [[nodiscard]] const ChannelConnector* connector() const { return connector_; }
   // The ways the channels in use take, each once, where they have something to tell.
   [[nodiscard]] const std::vector<std::string>& paths() const { return paths_; }
 
  private:
+  struct Way {  // a connector, and an offer that it takes
+    size_t connector = 0;
+    size_t offer = 0;
+  };
+
   [[nodiscard]] absl::StatusOr<PageChannels> Try(ChannelConnector& connector, ChannelOffer offer);
+  // The best that was not tried yet: by a connector that has not failed before one that has.
+  [[nodiscard]] std::optional<Way> Next() const;
+  [[nodiscard]] bool Tried(const ChannelConnector& connector, const ChannelOffer& offer) const;
+  void Choose(const Way& way, const PageChannels& channels);
 
   SourceGuest& guest_;
   ControlChannel& control_;
@@ -54,7 +68,9 @@ class TransportChoice {
   const MigrationOptions& options_;
   const Cancellation& cancel_;
   std::vector<ChannelOffer> offers_;
-  size_t next_ = 0;  // connector to try
+  // Names of connectors and of offers that were tried together.
+  std::set<std::pair<std::string, std::string>> tried_;
+  const ChannelConnector* connector_ = nullptr;  // that the channels in use are from
   ChannelOffer chosen_;
   std::vector<std::string> paths_;
 };

@@ -78,9 +78,12 @@ struct RoundNote {
 // had under way could come after, and over, what is sent again.
 struct DropTransport {
   std::string transport;  // as in ChannelOffer
+  // The source has another way to take the same offer: it asks for a new one, with new tokens.
+  bool offer_again = false;
 };
 struct TransportDropped {
   std::string transport;
+  std::vector<ChannelOffer> offers;  // the new one; empty: not asked for, or not possible
 };
 struct DeviceState {
   std::vector<std::byte> bytes;  // at most kMaxDeviceStateChunk

@@ -66,8 +66,12 @@ inline std::vector<ControlMessage> SampleMessages() {
       Activated{.resume_ms = 1.5},
       HandedBack{"its memory file vanished"},
       Abort{"interrupted by the user"},
-      DropTransport{"rdma"},
-      TransportDropped{"rdma"},
+      DropTransport{.transport = "tcp", .offer_again = true},
+      TransportDropped{.transport = "tcp",
+                       .offers = {{.transport = "tcp",
+                                   .address = "192.0.2.7",
+                                   .port = 4711,
+                                   .tokens = {std::string(32, 't')}}}},
   };
 }
 

@@ -42,6 +42,15 @@ void ToWire(const GuestDescription& guest, v1::Guest& wire) {
   }
 }
 
+void ToWire(const ChannelOffer& offer, v1::ChannelOffer& out) {
+  out.set_transport(offer.transport);
+  out.set_address(offer.address);
+  for (const std::string& address : offer.other_addresses) out.add_other_addresses(address);
+  out.set_port(offer.port);
+  out.set_encrypted(offer.encrypted);
+  for (const std::string& token : offer.tokens) out.add_tokens(token);
+}
+
 struct Encoder {
   v1::Frame& frame;
 
@@ -70,13 +79,7 @@ struct Encoder {
   }
   void operator()(const Reserved& m) const {
     for (const ChannelOffer& offer : m.offers) {
-      v1::ChannelOffer& out = *frame.mutable_reserved()->add_offers();
-      out.set_transport(offer.transport);
-      out.set_address(offer.address);
-      for (const std::string& address : offer.other_addresses) out.add_other_addresses(address);
-      out.set_port(offer.port);
-      out.set_encrypted(offer.encrypted);
-      for (const std::string& token : offer.tokens) out.add_tokens(token);
+      ToWire(offer, *frame.mutable_reserved()->add_offers());
     }
   }
   void operator()(const Refused& m) const {
@@ -116,9 +119,13 @@ struct Encoder {
   void operator()(const Abort& m) const { frame.mutable_abort()->set_reason(m.reason); }
   void operator()(const DropTransport& m) const {
     frame.mutable_drop_transport()->set_transport(m.transport);
+    frame.mutable_drop_transport()->set_offer_again(m.offer_again);
   }
   void operator()(const TransportDropped& m) const {
     frame.mutable_transport_dropped()->set_transport(m.transport);
+    for (const ChannelOffer& offer : m.offers) {
+      ToWire(offer, *frame.mutable_transport_dropped()->add_offers());
+    }
   }
 };
 
@@ -164,14 +171,15 @@ GuestDescription FromWire(const v1::Guest& wire) {
   return guest;
 }
 
-absl::StatusOr<ControlMessage> FromWire(const v1::Reserved& wire) {
-  Reserved reserved;
-  for (const v1::ChannelOffer& offer : wire.offers()) {
+template <class Offers>
+absl::StatusOr<std::vector<ChannelOffer>> FromWireOffers(const char* message, const Offers& wire) {
+  std::vector<ChannelOffer> offers;
+  for (const v1::ChannelOffer& offer : wire) {
     if (offer.port() > std::numeric_limits<uint16_t>::max()) {
       return absl::InvalidArgumentError(
-          fmt::format("Reserved: port {} is not in 1..65535", offer.port()));
+          fmt::format("{}: port {} is not in 1..65535", message, offer.port()));
     }
-    reserved.offers.push_back(
+    offers.push_back(
         {.transport = offer.transport(),
          .address = offer.address(),
          .other_addresses = {offer.other_addresses().begin(), offer.other_addresses().end()},
@@ -179,7 +187,17 @@ absl::StatusOr<ControlMessage> FromWire(const v1::Reserved& wire) {
          .encrypted = offer.encrypted(),
          .tokens = {offer.tokens().begin(), offer.tokens().end()}});
   }
-  return reserved;
+  return offers;
+}
+
+absl::StatusOr<ControlMessage> FromWire(const v1::Reserved& wire) {
+  ASSIGN_OR_RETURN(auto offers, FromWireOffers("Reserved", wire.offers()));
+  return Reserved{.offers = std::move(offers)};
+}
+
+absl::StatusOr<ControlMessage> FromWire(const v1::TransportDropped& wire) {
+  ASSIGN_OR_RETURN(auto offers, FromWireOffers("TransportDropped", wire.offers()));
+  return TransportDropped{.transport = wire.transport(), .offers = std::move(offers)};
 }
 
 absl::StatusOr<ControlMessage> FromWire(const v1::ImageComplete& wire) {
@@ -243,9 +261,10 @@ absl::StatusOr<ControlMessage> FromWire(const v1::Frame& frame) {
     case v1::Frame::kAbort:
       return Abort{frame.abort().reason()};
     case v1::Frame::kDropTransport:
-      return DropTransport{frame.drop_transport().transport()};
+      return DropTransport{.transport = frame.drop_transport().transport(),
+                           .offer_again = frame.drop_transport().offer_again()};
     case v1::Frame::kTransportDropped:
-      return TransportDropped{frame.transport_dropped().transport()};
+      return FromWire(frame.transport_dropped());
     case v1::Frame::KIND_NOT_SET:
       break;
   }

@@ -134,6 +134,16 @@ absl::Status CheckOffer(const ChannelOffer& offer) {
   return absl::OkStatus();
 }
 
+absl::Status CheckOffers(const std::vector<ChannelOffer>& offers) {
+  if (offers.size() > kMaxTransports) {
+    return Bad("{} channel offers, 1 to {} allowed", offers.size(), kMaxTransports);
+  }
+  for (size_t i = 0; i < offers.size(); ++i) {
+    RETURN_IF_ERROR(Annotate(CheckOffer(offers[i]), fmt::format("channel offer {}", i)));
+  }
+  return absl::OkStatus();
+}
+
 struct Checker {
   absl::Status operator()(const Hello& m) const {
     if (m.oldest_version == 0 || m.oldest_version > m.newest_version) {
@@ -170,13 +180,8 @@ struct Checker {
     return absl::OkStatus();
   }
   absl::Status operator()(const Reserved& m) const {
-    if (m.offers.empty() || m.offers.size() > kMaxTransports) {
-      return Bad("{} channel offers, 1 to {} allowed", m.offers.size(), kMaxTransports);
-    }
-    for (size_t i = 0; i < m.offers.size(); ++i) {
-      RETURN_IF_ERROR(Annotate(CheckOffer(m.offers[i]), fmt::format("channel offer {}", i)));
-    }
-    return absl::OkStatus();
+    if (m.offers.empty()) return Bad("0 channel offers, 1 to {} allowed", kMaxTransports);
+    return CheckOffers(m.offers);
   }
   absl::Status operator()(const Refused& m) const {
     if (m.reasons.empty() || m.reasons.size() > kMaxReasons) {
@@ -228,7 +233,8 @@ struct Checker {
     return CheckNeededName("transport", m.transport);
   }
   absl::Status operator()(const TransportDropped& m) const {
-    return CheckNeededName("transport", m.transport);
+    RETURN_IF_ERROR(CheckNeededName("transport", m.transport));
+    return CheckOffers(m.offers);
   }
   absl::Status operator()(const Paused&) const { return absl::OkStatus(); }
   absl::Status operator()(const HandOver&) const { return absl::OkStatus(); }
