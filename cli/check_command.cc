@@ -13,6 +13,10 @@
 #ifdef RAMFERRY_RDMA
 #include "transport/rdma/check.h"
 #endif
+#ifdef RAMFERRY_DPDK
+#include "cli/transports.h"
+#include "transport/dpdk/host_facts.h"
+#endif
 
 namespace ramferry {
 namespace {
@@ -82,6 +86,24 @@ void CheckRdma(Findings& findings) {
 #endif
 }
 
+// The same for DPDK.
+void CheckDpdk(Findings& findings, [[maybe_unused]] const Settings& settings) {
+#ifdef RAMFERRY_DPDK
+  if (settings.dpdk_device.empty()) {
+    findings.Tell("DPDK", "built in; no port is set up (dpdk.device in the configuration)");
+    return;
+  }
+  findings.Tell("DPDK port", fmt::format("{}, {}, MTU {}", settings.dpdk_device,
+                                         settings.dpdk_address, settings.dpdk_mtu));
+  for (const dpdk::HostFact& fact : dpdk::HostFacts(DpdkOptionsOf(settings))) {
+    findings.Tell(("DPDK " + fact.what).c_str(),
+                  fact.fix.empty() ? fact.state : fmt::format("{}: {}", fact.state, fact.fix));
+  }
+#else
+  findings.Tell("DPDK", "not built in");
+#endif
+}
+
 }  // namespace
 
 int CheckCommand(const std::string& guest, const Settings& settings) {
@@ -98,6 +120,7 @@ int CheckCommand(const std::string& guest, const Settings& settings) {
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);
   CheckRdma(findings);
+  CheckDpdk(findings, settings);
   if (!guest.empty()) {
     const auto locator = LocatorOf(guest);
     const auto attached = locator.ok() ? AttachGuest(*locator) : locator.status();

@@ -107,7 +107,7 @@ int Run(int argc, char** argv) {
                 "limit in MiB/s while the guest runs (0: none)");
   overrides.Add(migrating, "--data-encryption", &Settings::data_encryption,
                 "auto, on or off; off: whoever sees the packets sees the guest's memory");
-  overrides.Add(migrating, "--transport", &Settings::transport, "auto, rdma or tcp");
+  overrides.Add(migrating, "--transport", &Settings::transport, "auto, rdma, dpdk or tcp");
   AddRdma(migrating, overrides);
   overrides.AddFlag(migrating, "--verify", &Settings::verify,
                     "compare all memory while the guest is stopped (longer downtime)");
@@ -136,7 +136,7 @@ int Run(int argc, char** argv) {
   overrides.Add(receiving, "--numa-map", &Settings::numa_map,
                 "guest NUMA nodes to nodes of this host, as in 0:1,1:0 (by the NUMA rules)");
   overrides.Add(receiving, "--data-encryption", &Settings::data_encryption, "auto, on or off");
-  overrides.Add(receiving, "--transport", &Settings::transport, "auto, rdma or tcp");
+  overrides.Add(receiving, "--transport", &Settings::transport, "auto, rdma, dpdk or tcp");
   AddRdma(receiving, overrides);
   receiving->add_flag("--once", receive.once, "end after one guest has come");
   AddIdentity(receiving, overrides);

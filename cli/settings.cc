@@ -49,10 +49,11 @@ const std::vector<Key>& Keys() {
       {"data",
        "transport",
        &Settings::transport,
-       "What carries guest memory: auto (RDMA where both hosts can, else TCP), rdma, tcp.",
+       "What carries guest memory: auto (RDMA where both hosts can, then DPDK where it is set up, "
+       "then TCP), rdma, dpdk, tcp.",
        0,
        0,
-       {"auto", "rdma", "tcp"}},
+       {"auto", "rdma", "dpdk", "tcp"}},
       {"data", "pin_budget_mib", &Settings::pin_budget_mib,
        "RDMA: guest memory that may be pinned on this host at a time, in MiB; 0: all of it.", 0,
        int64_t{1} << 30},
@@ -65,6 +66,28 @@ const std::vector<Key>& Keys() {
       {"data", "rdma_service_level", &Settings::rdma_service_level,
        "RDMA: service level of this host's packets (RoCE: VLAN priority); -1: the system's.", -1,
        15},
+      {"dpdk", "device", &Settings::dpdk_device,
+       "Port for guest memory: a PCI address, a network interface, or a virtual device as --vdev "
+       "of "
+       "DPDK; empty: no DPDK."},
+      {"dpdk", "address", &Settings::dpdk_address,
+       "This port's own IPv4 address with its prefix, as in 192.0.2.7/24; not one of the "
+       "kernel's."},
+      {"dpdk", "gateway", &Settings::dpdk_gateway,
+       "IPv4 address of the way to other networks; empty: none is reached."},
+      {"dpdk", "vlan", &Settings::dpdk_vlan, "VLAN tag of this port's frames; 0: none.", 0, 4094},
+      {"dpdk", "mtu", &Settings::dpdk_mtu, "Largest packet; the network must carry it.", 576, 9000},
+      {"dpdk", "cpus", &Settings::dpdk_cpus,
+       "CPUs for the thread that polls the port, as in \"3\"; empty: those near the device."},
+      {"dpdk",
+       "hugepages",
+       &Settings::dpdk_hugepages,
+       "Buffers in hugepages: auto (for a PCI device, where there are enough), on, off.",
+       0,
+       0,
+       {"auto", "on", "off"}},
+      {"dpdk", "memory_mib", &Settings::dpdk_memory_mib, "Memory for the port's buffers, in MiB.",
+       64, 65536},
       {"receive", "listen", &Settings::listen, "Address to listen on; \"::\" is every one."},
       {"receive", "port", &Settings::port, "Control port (0: any free one).", 0, 65535},
       {"receive", "page_port", &Settings::page_port,
@@ -222,6 +245,10 @@ absl::Status CheckSettings(const Settings& settings) {
     }
   }
   RETURN_IF_ERROR(ParseCpuSet(settings.cpus).status());
+  RETURN_IF_ERROR(Annotate(ParseCpuSet(settings.dpdk_cpus).status(), "dpdk.cpus"));
+  if (settings.dpdk_device.empty() != settings.dpdk_address.empty()) {
+    return absl::InvalidArgumentError("dpdk.device and dpdk.address must be set both, or neither");
+  }
   return ParseNumaMap(settings.numa_map).status();
 }
 

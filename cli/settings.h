@@ -41,6 +41,15 @@ struct Settings {
   int64_t rdma_traffic_class = -1;
   int64_t rdma_service_level = -1;
 
+  std::string dpdk_device;
+  std::string dpdk_address;
+  std::string dpdk_gateway;
+  int64_t dpdk_vlan = 0;
+  int64_t dpdk_mtu = 1500;
+  std::string dpdk_cpus;
+  std::string dpdk_hugepages = "auto";
+  int64_t dpdk_memory_mib = 128;
+
   std::string listen = "::";
   int64_t port = kDefaultPort;
   int64_t page_port = 0;

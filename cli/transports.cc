@@ -2,12 +2,18 @@
 
 #include <utility>
 
+#include "base/cpu_set.h"
 #include "base/status.h"
 #include "cli/host_address.h"
+#include "spdlog/spdlog.h"
 #include "transport/tcp/tcp_connector.h"
 #include "transport/tcp/tcp_listener.h"
 #ifdef RAMFERRY_RDMA
 #include "transport/rdma/rdma_transport.h"
+#endif
+#ifdef RAMFERRY_DPDK
+#include "transport/dpdk/dpdk_transport.h"
+#include "transport/dpdk/poller.h"
 #endif
 
 namespace ramferry {
@@ -34,7 +40,9 @@ rdma::RdmaOptions RdmaOptionsOf(const Settings& settings) {
 
 // Why RDMA is not to be used, or OK.
 absl::Status RdmaWanted(const Settings& settings) {
-  if (settings.transport == "tcp") return absl::FailedPreconditionError("transport is tcp");
+  if (settings.transport != "rdma" && settings.transport != "auto") {
+    return absl::FailedPreconditionError("transport is " + settings.transport);
+  }
   if (settings.encryption() == DataEncryption::kOn) {
     return absl::FailedPreconditionError(
         "guest memory over RDMA is not encrypted: it does not go with encryption = on");
@@ -48,7 +56,44 @@ absl::Status RdmaWanted(const Settings& settings) {
 #endif
 }
 
+// Why DPDK is not to be used, or OK.
+absl::Status DpdkWanted(const Settings& settings) {
+  if (settings.transport != "dpdk" && settings.transport != "auto") {
+    return absl::FailedPreconditionError("transport is " + settings.transport);
+  }
+  if (settings.dpdk_device.empty()) {
+    return absl::FailedPreconditionError(
+        "no DPDK port is set up: see dpdk.device and dpdk.address in the configuration");
+  }
+#ifdef RAMFERRY_DPDK
+  return absl::OkStatus();
+#else
+  return absl::FailedPreconditionError(
+      "this ramferry was built without DPDK: install libdpdk-dev and liblwip-dev and build again");
+#endif
+}
+
+// What does not work is left out in "auto", and said.
+absl::Status LeaveOut(const Settings& settings, const absl::Status& why) {
+  if (settings.transport == "dpdk") return why;
+  spdlog::warn("no DPDK: {}", Message(why));
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+#ifdef RAMFERRY_DPDK
+dpdk::DpdkOptions DpdkOptionsOf(const Settings& settings) {
+  return {.device = settings.dpdk_device,
+          .address = settings.dpdk_address,
+          .gateway = settings.dpdk_gateway,
+          .vlan = static_cast<uint32_t>(settings.dpdk_vlan),
+          .mtu = static_cast<uint32_t>(settings.dpdk_mtu),
+          .cpus = *ParseCpuSet(settings.dpdk_cpus),
+          .hugepages = settings.dpdk_hugepages,
+          .memory_mib = static_cast<uint32_t>(settings.dpdk_memory_mib)};
+}
+#endif
 
 absl::StatusOr<std::vector<std::unique_ptr<ChannelConnector>>> MakeConnectors(
     const std::string& destination_host, const Settings& settings, const Cancellation& cancel) {
@@ -68,6 +113,20 @@ absl::StatusOr<std::vector<std::unique_ptr<ChannelConnector>>> MakeConnectors(
       (settings.encryption() == DataEncryption::kAuto && IsThisMachine(destination_host));
   TcpOptions options = TcpOptionsOf(settings, !plain);
   options.cancel_fd = cancel.fd();
+  const absl::Status dpdk = DpdkWanted(settings);
+  if (settings.transport == "dpdk" && !dpdk.ok()) return dpdk;
+#ifdef RAMFERRY_DPDK
+  if (dpdk.ok()) {
+    auto poller = dpdk::Poller::Get(DpdkOptionsOf(settings));
+    if (poller.ok()) {
+      ASSIGN_OR_RETURN(auto connector, dpdk::DpdkConnector::Create(*poller, options));
+      connectors.push_back(std::move(connector));
+    } else {
+      RETURN_IF_ERROR(LeaveOut(settings, poller.status()));
+    }
+  }
+#endif
+  if (settings.transport == "dpdk") return connectors;
   ASSIGN_OR_RETURN(auto tcp, TcpConnector::Create(options));
   connectors.push_back(std::move(tcp));
   return connectors;
@@ -86,6 +145,24 @@ absl::StatusOr<std::vector<std::unique_ptr<ChannelListener>>> MakeListeners(
     listeners.push_back(std::make_unique<rdma::RdmaListener>(std::move(options)));
   }
 #endif
+  const absl::Status dpdk = DpdkWanted(settings);
+  if (settings.transport == "dpdk" && !dpdk.ok()) return dpdk;
+#ifdef RAMFERRY_DPDK
+  if (dpdk.ok()) {
+    auto poller = dpdk::Poller::Get(DpdkOptionsOf(settings));
+    if (poller.ok()) {
+      // Whoever comes by this port is not on this machine.
+      ASSIGN_OR_RETURN(
+          auto listener,
+          dpdk::DpdkListener::Create(*poller, static_cast<uint16_t>(settings.page_port),
+                                     TcpOptionsOf(settings, encryption != DataEncryption::kOff)));
+      listeners.push_back(std::move(listener));
+    } else {
+      RETURN_IF_ERROR(LeaveOut(settings, poller.status()));
+    }
+  }
+#endif
+  if (settings.transport == "dpdk") return listeners;
   const std::string everywhere = settings.listen == "::" ? "" : settings.listen;
   const auto port = static_cast<uint16_t>(settings.page_port);
   if (encryption != DataEncryption::kOn) {

@@ -24,6 +24,7 @@ MigrationReport Sample() {
       .destination = "beta:7711",
       .transport = "tcp",
       .paths = {"rxe0 port 1"},
+      .port_counters = {{"frames_sent", 7}},
       .encrypted = true,
       .workers = 2,
       .placement = {{.cpus = "4",
@@ -65,6 +66,7 @@ TEST(ReportJson, has_every_field_with_its_type) {
                                          "destination",
                                          "transport",
                                          "paths",
+                                         "port",
                                          "encrypted",
                                          "workers",
                                          "placement",
@@ -82,6 +84,7 @@ TEST(ReportJson, has_every_field_with_its_type) {
                                          "predicted_total_ms"}));
   EXPECT_DOUBLE_EQ(report["predicted_total_ms"], 2400);
   EXPECT_EQ(report["paths"], json::array({"rxe0 port 1"}));
+  EXPECT_EQ(report["port"], json({{"frames_sent", 7}}));
   EXPECT_DOUBLE_EQ(report["cpu_seconds_per_gb"], 1.25e9 / (5 << 20));
   EXPECT_EQ(report["placement"][0]["cpus"], "4");
   EXPECT_EQ(report["placement"][0]["memory_node"], 1);
