@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "base/status.h"
@@ -122,7 +124,12 @@ absl::Status StartEal(const DpdkOptions& options) {
 }
 
 void StopEal() {
+  // One of this process's own, by the prefix above; DPDK leaves it behind.
+  const std::string directory = ::rte_eal_get_runtime_dir();
   ::rte_eal_cleanup();
+  if (directory.find("/ramferry-") == std::string::npos) return;
+  std::error_code ignored;
+  std::filesystem::remove_all(directory, ignored);
 }
 
 }  // namespace ramferry::dpdk
