@@ -7,13 +7,8 @@ BUILD_PACKAGES=(build-essential cmake ninja-build ccache pkg-config git
   libhwloc-dev libibverbs-dev librdmacm-dev libxen-dev libdpdk-dev liblwip-dev)
 DEMO_PACKAGES=(qemu-system-x86 qemu-system-common)
 TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev clang clang-format clang-tidy libclang-rt-14-dev
-<<<<<<< HEAD
   python3 python3-pytest python3-pytest-xdist openssl iproute2 iputils-ping iptables util-linux procps kmod busybox-static cpio
-  e2fsprogs zstd xz-utils spin gcc libc6-dev curl ca-certificates ibverbs-providers)
-=======
-  python3 python3-pytest openssl iproute2 iputils-ping iptables util-linux procps kmod busybox-static cpio
   e2fsprogs zstd xz-utils spin gcc libc6-dev curl ca-certificates ibverbs-providers ethtool)
->>>>>>> cfe0f5a (TCP channels: what is above the byte stream is free of sockets; DPDK channels by lwIP; offers that several connectors take)
 
 # Commands that need root: as they are for root, else through sudo.
 as_root() {
