@@ -6,6 +6,7 @@
 """
 import contextlib
 import shutil
+import socket
 import subprocess
 
 from tests.harness.netns import Network, _run
@@ -22,6 +23,10 @@ def without_dpdk():
         return reason
     if not shutil.which("ethtool"):
         return "no ethtool"
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    except OSError as error:
+        return f"no packet sockets, which net_af_packet needs: {error}"
     result = ramferry.run("check", "--state-dir", "/nowhere")
     return "this ramferry was built without DPDK" if "DPDK" in result.stdout and "not built in" in next(
         line for line in result.stdout.splitlines() if "DPDK" in line) else None

@@ -12,9 +12,7 @@
 namespace ramferry {
 namespace {
 
-using testing::Contains;
 using testing::HasSubstr;
-using testing::Not;
 
 constexpr Phase kSourcePhases[] = {Phase::kMeasuring,   Phase::kTracking, Phase::kPausing,
                                    Phase::kHandingOver, Phase::kGone,     Phase::kReturned};
@@ -216,7 +214,7 @@ TEST_F(Recovery, guest_that_runs_after_all_is_ours) {
   const auto done = Settle(entry);
   ASSERT_TRUE(done.ok()) << done.status();
   EXPECT_EQ(journal_.Read(entry.migration_id, entry.role)->phase, Phase::kActivated);
-  EXPECT_THAT(qemu.commands(), Not(Contains("cont")));
+  for (const auto& command : qemu.commands()) EXPECT_NE(command["execute"], "cont");
 }
 
 TEST_F(Recovery, guest_that_was_told_to_run_and_does_not_is_run) {

@@ -20,7 +20,7 @@ namespace {
 constexpr unsigned kBuffers = 4096;
 constexpr unsigned kCachedBuffers = 256;
 constexpr uint16_t kDescriptors = 1024;
-// Frames of one call of the driver. Measured with bench/dpdk: 16 to 64 are alike, 8 costs more.
+// Frames of one call of the driver.
 constexpr size_t kBurst = 32;
 // A ring that stays full for so many tries will not empty soon: TCP sends again what is dropped.
 constexpr int kMostTries = 2000;
