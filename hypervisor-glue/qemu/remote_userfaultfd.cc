@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "base/run_apart.h"
 #include "base/status.h"
 #include "fmt/format.h"
 
@@ -131,9 +132,7 @@ class StoppedThread {
   std::vector<int> pending_;
 };
 
-}  // namespace
-
-absl::StatusOr<UniqueFd> TakeUserfaultfd(pid_t pid) {
+absl::StatusOr<UniqueFd> Take(pid_t pid) {
   ASSIGN_OR_RETURN(const uint64_t instruction, FindSyscallInstruction(pid));
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!process.valid()) return ErrnoStatus(errno, fmt::format("cannot open process {}", pid));
@@ -158,6 +157,14 @@ absl::StatusOr<UniqueFd> TakeUserfaultfd(pid_t pid) {
   }
   RETURN_IF_ERROR(closed.status());
   return ours;
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> TakeUserfaultfd(pid_t pid) {
+  absl::StatusOr<UniqueFd> taken = absl::UnavailableError("not tried");
+  RETURN_IF_ERROR(RunApart([&] { taken = Take(pid); }));
+  return taken;
 }
 
 }  // namespace ramferry

@@ -4,7 +4,8 @@
 // can open one. So QEMU is stopped with ptrace for about 0.2 ms, and its main thread is made to
 // call userfaultfd(2) and, once we hold a duplicate (pidfd_getfd(2)), close(2). No code of the
 // process is changed: a `syscall` instruction that its vDSO already has is used, and an interrupted
-// system call of the thread is restarted by the kernel as after any signal.
+// system call of the thread is restarted by the kernel as after any signal. A process apart does it
+// (base/run_apart.h), so that QEMU is not left in the middle of it when this one is killed.
 //
 // Needs root or CAP_SYS_PTRACE, and an x86-64 kernel and process.
 #pragma once

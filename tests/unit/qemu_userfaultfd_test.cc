@@ -113,6 +113,42 @@ class Userfaultfd : public testing::Test {
   }
 };
 
+TEST_F(Userfaultfd, process_goes_on_when_who_takes_it_is_killed) {
+  Child child([] {
+    while (shared->go.load() == 0) {
+      if (::usleep(50) != 0 && errno != EINTR) shared->errors.fetch_add(1);
+      shared->rounds.fetch_add(1);
+    }
+  });
+  child.WaitUntilBegun();
+  const size_t open_fds = child.open_fds();
+  for (int kill = 0; kill < 60; ++kill) {
+    const pid_t taker = ::fork();
+    if (taker == 0) {
+      // Nearly all of its time it is at it.
+      for (;;) TakeUserfaultfd(child.pid()).IgnoreError();
+    }
+    std::this_thread::sleep_for(1ms + 37us * kill);
+    ::kill(taker, SIGKILL);
+    ASSERT_EQ(::waitpid(taker, nullptr, 0), taker);
+    const uint64_t rounds = shared->rounds.load();
+    while (shared->rounds.load() == rounds) {
+      ASSERT_EQ(::waitpid(child.pid(), nullptr, WNOHANG), 0) << "it died of kill " << kill;
+      std::this_thread::sleep_for(1ms);
+    }
+  }
+  // What a killed one left may still be at its work, and there is one tracer at a time.
+  auto last = TakeUserfaultfd(child.pid());
+  for (int tries = 0; !last.ok() && tries < 1000; ++tries) {
+    std::this_thread::sleep_for(10ms);
+    last = TakeUserfaultfd(child.pid());
+  }
+  EXPECT_TRUE(last.ok()) << last.status();
+  EXPECT_EQ(child.open_fds(), open_fds);
+  EXPECT_TRUE(Ended(child.End()));
+  EXPECT_EQ(shared->errors.load(), 0U);
+}
+
 TEST_F(Userfaultfd, is_one_of_the_other_process_and_ours_alone) {
   Child child([] {
     while (shared->go.load() == 0) ::usleep(500);
