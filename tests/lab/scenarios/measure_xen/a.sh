@@ -19,9 +19,10 @@ for turn in $(seq $TURNS); do
     fi
     ended=$EPOCHREALTIME
     read -r cpu_after bytes_after <<< "$(used)"
-    echo "$began $ended $cpu $cpu_after $bytes $bytes_after" |
-      awk -v by=$by '{ printf "SOURCE %-8s total %.2f s, dom0 CPU %.1f s, sent %.1f MiB\n", by, $2-$1, $4-$3, ($6-$5)/1048576 }'
+    echo "$turn $by $began $ended $cpu $cpu_after $bytes $bytes_after" |
+      awk '{ print $1, $2, $4 - $3, $6 - $5, ($8 - $7) / 1048576 }' >> "$FILES/figures.a"
     lab_signal "$by.$turn.moved"
     lab_wait "$by.$turn.back" 400
   done
 done
+python3 -S -B "$LAB_SCENARIO/scenario/ratios.py" "$FILES/figures.a" "$FILES/figures.b"
