@@ -13,7 +13,7 @@ bandwidth() {
   lab_signal "$1"
   wait $server
 }
-for turn in 1 2 3; do
+for turn in $(seq 7); do
   receive rdma$turn
   bandwidth large$turn 1048576 96
   bandwidth small$turn 4096 2000

@@ -15,7 +15,7 @@ bandwidth() {
   # The fourth column: the average, in units of 2^20 bytes.
   grep -A1 '#bytes' /tmp/bw | awk -v kind="ib_write_bw-$1" 'NR == 2 { print kind, $4 * 1.048576, 0 }' >> "$RESULTS/figures"
 }
-for turn in 1 2 3; do
+for turn in $(seq 7); do
   send rdma $turn
   bandwidth large $turn 1048576 96
   bandwidth small $turn 4096 2000
