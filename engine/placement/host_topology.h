@@ -53,15 +53,16 @@ struct HostTopology {
   [[nodiscard]] bool one_node() const { return nodes.size() <= 1; }
   [[nodiscard]] const HostNode* FindNode(int id) const;
   [[nodiscard]] const HostCpu* FindCpu(int id) const;
-  // 10 within a node and for what is unknown (ACPI SLIT); 20 between nodes where nothing is said.
+  // Of a CPU or a device of node `from` to memory of node `to`: 10 within a node and for what is
+  // unknown (ACPI SLIT), 20 between nodes where nothing is said. Not always the same to and fro.
   [[nodiscard]] uint64_t Distance(int from, int to) const;
 };
 
 // This host, by hwloc, and what hwloc does not know: free memory, isolated CPUs.
 [[nodiscard]] absl::StatusOr<HostTopology> ReadHostTopology();
 
-// A machine described by hwloc's synthetic notation, or one that lstopo exported (XML). All is
-// allowed, and all memory is free.
+// A machine described by hwloc's synthetic notation, or one that lstopo exported (XML, with
+// --disallowed; what it might use then is what is allowed). All memory is free.
 [[nodiscard]] absl::StatusOr<HostTopology> TopologyFromSynthetic(const std::string& description);
 [[nodiscard]] absl::StatusOr<HostTopology> TopologyFromXml(const std::string& path);
 

@@ -109,7 +109,9 @@ class Planner {
   [[nodiscard]] int Best(const GuestNode& guest) const {
     const auto key = [&](const HostNode& node) {
       uint64_t away = 0;
-      for (const int other : used_) away += host().Distance(other, node.id);
+      for (const int other : used_) {
+        away += host().Distance(other, node.id) + host().Distance(node.id, other);
+      }
       const bool no_cpus = std::none_of(host().cpus.begin(), host().cpus.end(),
                                         [&](const HostCpu& cpu) { return cpu.node == node.id; });
       return std::tuple(Free(node, guest) < guest.bytes, no_cpus, used_.count(node.id), away,

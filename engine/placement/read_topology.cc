@@ -130,10 +130,23 @@ void TakeDistances(const Hwloc& topology, HostTopology& host) {
   hwloc_distances_release(topology.get(), found);
 }
 
+// The cgroup's cpuset; of an exported machine: that of the lstopo which exported it.
+void TakeAllowed(const Hwloc& topology, HostTopology& host) {
+  for (HostCpu& cpu : host.cpus) {
+    cpu.allowed = hwloc_bitmap_isset(hwloc_topology_get_allowed_cpuset(topology.get()),
+                                     static_cast<unsigned>(cpu.id)) != 0;
+  }
+  for (HostNode& node : host.nodes) {
+    node.allowed = hwloc_bitmap_isset(hwloc_topology_get_allowed_nodeset(topology.get()),
+                                      static_cast<unsigned>(node.id)) != 0;
+  }
+}
+
 HostTopology FromHwloc(const Hwloc& topology) {
   HostTopology host;
   TakeNodes(topology, host);
   TakeCpus(topology, host);
+  TakeAllowed(topology, host);
   TakeDistances(topology, host);
   TakeNics(topology, host);
   return host;
@@ -209,13 +222,7 @@ absl::StatusOr<HostTopology> ReadHostTopology() {
   HostTopology host = FromHwloc(topology);
   const CpuSet affinity = AffinityOf(0);
   for (HostCpu& cpu : host.cpus) {
-    cpu.allowed = Contains(affinity, cpu.id) &&
-                  hwloc_bitmap_isset(hwloc_topology_get_allowed_cpuset(topology.get()),
-                                     static_cast<unsigned>(cpu.id));
-  }
-  for (HostNode& node : host.nodes) {
-    node.allowed = hwloc_bitmap_isset(hwloc_topology_get_allowed_nodeset(topology.get()),
-                                      static_cast<unsigned>(node.id));
+    cpu.allowed = cpu.allowed && Contains(affinity, cpu.id);
   }
   TakeVirtualNics(host);
   TakeFreeMemory(host);

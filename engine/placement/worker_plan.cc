@@ -25,10 +25,40 @@ struct Home {
 // Less than this part of a worker's fair share is not worth a worker of its own.
 constexpr uint64_t kWorthAWorker = 4;
 
-// The nodes with most memory, no more than there are workers; slices of the other nodes go to the
-// nearest of them. Slices of unknown place are left out.
+// The home that can best be done without: whose memory is the least, each byte counted as often as
+// it is away from the nearest other home.
+size_t LeastMissed(const HostTopology& host, const std::vector<Home>& homes) {
+  const auto key = [&](const Home& home) {
+    uint64_t away = UINT64_MAX;
+    for (const Home& other : homes) {
+      if (other.node != home.node) away = std::min(away, host.Distance(other.node, home.node));
+    }
+    const double farther = static_cast<double>(away) - 10;  // than its own memory
+    return std::tuple(farther * static_cast<double>(home.bytes), home.bytes, -home.node);
+  };
+  const auto least = std::min_element(
+      homes.begin(), homes.end(), [&](const Home& a, const Home& b) { return key(a) < key(b); });
+  return static_cast<size_t>(least - homes.begin());
+}
+
+// Its slices go to the nearest other home; of several that are as near, to the one with the least.
+void GiveUp(const HostTopology& host, std::vector<Home>& homes, size_t index) {
+  const Home last = std::move(homes[index]);
+  homes.erase(homes.begin() + static_cast<ptrdiff_t>(index));
+  const auto key = [&](const Home& home) {
+    return std::tuple(host.Distance(home.node, last.node), home.bytes);
+  };
+  const auto nearest = std::min_element(
+      homes.begin(), homes.end(), [&](const Home& a, const Home& b) { return key(a) < key(b); });
+  nearest->bytes += last.bytes;
+  nearest->slices.insert(nearest->slices.end(), last.slices.begin(), last.slices.end());
+}
+
+// The nodes with memory of the guest, no more than there are workers, and none that is not worth
+// one. Slices of the other nodes go to near ones; slices of unknown place are left out.
 std::vector<Home> FindHomes(const WorkerPlanInput& input) {
   std::map<int, Home> by_node;
+  uint64_t total = 0;
   for (size_t i = 0; i < input.slices.size(); ++i) {
     const SlicePlace& slice = input.slices[i];
     if (slice.node < 0) continue;
@@ -36,30 +66,22 @@ std::vector<Home> FindHomes(const WorkerPlanInput& input) {
     home.node = slice.node;
     home.bytes += slice.bytes;
     home.slices.push_back(i);
+    total += slice.bytes;
   }
   std::vector<Home> homes;
   homes.reserve(by_node.size());
   for (auto& [node, home] : by_node) homes.push_back(std::move(home));
-  std::stable_sort(homes.begin(), homes.end(),
-                   [](const Home& a, const Home& b) { return a.bytes > b.bytes; });
-  uint64_t total = 0;
-  for (const Home& home : homes) total += home.bytes;
-  const auto too_many = [&] {
-    return homes.size() > input.workers ||
-           homes.back().bytes < total / input.workers / kWorthAWorker;
+  const auto smallest = [&homes] {
+    const auto least = std::min_element(
+        homes.begin(), homes.end(), [](const Home& a, const Home& b) { return a.bytes < b.bytes; });
+    return static_cast<size_t>(least - homes.begin());
   };
-  while (homes.size() > 1 && too_many()) {
-    const Home last = std::move(homes.back());
-    homes.pop_back();
-    const auto nearest =
-        std::min_element(homes.begin(), homes.end(), [&](const Home& a, const Home& b) {
-          return input.host.Distance(last.node, a.node) < input.host.Distance(last.node, b.node);
-        });
-    nearest->bytes += last.bytes;
-    nearest->slices.insert(nearest->slices.end(), last.slices.begin(), last.slices.end());
+  while (homes.size() > 1 && homes[smallest()].bytes < total / input.workers / kWorthAWorker) {
+    GiveUp(input.host, homes, smallest());
   }
-  std::sort(homes.begin(), homes.end(),
-            [](const Home& a, const Home& b) { return a.node < b.node; });
+  while (homes.size() > input.workers) {
+    GiveUp(input.host, homes, LeastMissed(input.host, homes));
+  }
   if (homes.empty()) homes.push_back({});
   return homes;
 }
@@ -115,7 +137,7 @@ void ChooseNics(const WorkerPlanInput& input, std::vector<WorkerPlace>& workers)
   for (WorkerPlace& worker : workers) {
     const HostNic* best = nullptr;
     const auto key = [&](const HostNic& nic) {
-      return std::tuple(load[nic.name] >= fair, input.host.Distance(worker.home, nic.node),
+      return std::tuple(load[nic.name] >= fair, input.host.Distance(nic.node, worker.home),
                         load[nic.name]);
     };
     for (const HostNic& nic : input.host.nics) {
@@ -137,12 +159,12 @@ std::string Reason(const HostTopology& host, const WorkerPlace& worker) {
     why = "beside its memory";
   } else {
     why = fmt::format("no CPU of node {} is free: distance {}", worker.home,
-                      host.Distance(worker.home, worker.node));
+                      host.Distance(worker.node, worker.home));
   }
   if (worker.nic_node < 0) return why;
   if (worker.nic_node == worker.home) return why + ", its device too";
   return why + fmt::format("; its device is at distance {}: memory wins",
-                           host.Distance(worker.home, worker.nic_node));
+                           host.Distance(worker.nic_node, worker.home));
 }
 
 }  // namespace
@@ -155,8 +177,8 @@ uint32_t WorkerCount(const HostTopology& host, const UsableCpus& usable,
     uint64_t least = UINT64_MAX;
     int nearest = -1;
     for (const HostCpu& cpu : usable.cpus) {
-      if (host.Distance(node, cpu.node) >= least) continue;
-      least = host.Distance(node, cpu.node);
+      if (host.Distance(cpu.node, node) >= least) continue;
+      least = host.Distance(cpu.node, node);
       nearest = cpu.node;
     }
     near.insert(nearest);

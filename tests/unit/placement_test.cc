@@ -168,6 +168,24 @@ TEST(Placement, eight_nodes_one_worker_each_and_slices_of_more_nodes_than_worker
   }
 }
 
+TEST(Placement, fewer_workers_than_nodes_are_spread_over_the_sockets) {
+  HostTopology host = Machine("node:8 core:4 pu:1");
+  host.distances.assign(8, std::vector<uint64_t>(8));
+  for (size_t a = 0; a < 8; ++a) {
+    for (size_t b = 0; b < 8; ++b) {
+      host.distances[a][b] = a == b ? 10 : a / 4 == b / 4 ? 12 : 32;
+    }
+  }
+  const std::vector<SlicePlace> slices = SlicesOn({0, 1, 2, 3, 4, 5, 6, 7});
+  EXPECT_THAT(Places(Plan(host, slices, 2)), ElementsAre("0/0", "4/16"));
+  const WorkerPlan plan = Plan(host, slices, 4);
+  EXPECT_THAT(Places(plan), ElementsAre("0/0", "1/4", "4/16", "5/20"));
+  for (const WorkerPlace& worker : plan.workers) {
+    EXPECT_EQ(worker.slices.size(), 16U);
+    for (const size_t slice : worker.slices) EXPECT_EQ(slices[slice].node / 4, worker.home / 4);
+  }
+}
+
 TEST(Placement, sub_numa_clusters_are_nodes_like_others) {
   HostTopology host = Machine("pack:2 node:2 core:4 pu:2");
   host.distances = {{10, 11, 21, 21}, {11, 10, 21, 21}, {21, 21, 10, 11}, {21, 21, 11, 10}};
@@ -184,6 +202,23 @@ TEST(Placement, memory_without_cpus_is_read_from_the_nearest_node_that_has_some)
   const WorkerPlan plan = Plan(host, SlicesOn({2}), 2);
   EXPECT_THAT(Places(plan), ElementsAre("2/4", "2/5"));
   EXPECT_THAT(plan.workers[0].why, HasSubstr("distance 14"));
+}
+
+TEST(Placement, where_distances_are_not_symmetric_that_from_cpu_to_memory_counts) {
+  // Node 2 is memory alone. From node 0 it is near, and back it would be far; from node 1 not.
+  HostTopology host = Machine("node:2 core:2 pu:1");
+  host.nodes.push_back({.id = 2, .memory = GiB(64), .available = GiB(64)});
+  host.distances = {{10, 21, 14}, {21, 10, 28}, {40, 12, 10}};
+  EXPECT_THAT(Places(Plan(host, SlicesOn({2}), 2)), ElementsAre("2/0", "2/1"));
+  EXPECT_THAT(Plan(host, SlicesOn({2}), 1).workers[0].why, HasSubstr("distance 14"));
+  EXPECT_EQ(WorkerCount(host, FindUsableCpus(host, {}, {}), std::vector<int>{2}, 0), 1U);
+  // And who has to share a worker shares one that reads its memory sooner.
+  host.distances = {{10, 21, 30}, {21, 10, 14}, {12, 40, 10}};
+  std::vector<SlicePlace> slices = SlicesOn({0, 1}, 8);
+  for (const SlicePlace& slice : SlicesOn({2}, 4)) slices.push_back(slice);
+  const WorkerPlan plan = Plan(host, slices, 2);
+  EXPECT_THAT(Places(plan), ElementsAre("0/0", "1/2"));
+  EXPECT_EQ(plan.workers[1].slices.size(), 12U);
 }
 
 TEST(Placement, nic_on_node_1_only_memory_wins) {
