@@ -33,7 +33,11 @@ PageShipper::PageShipper(SourceGuest& guest, PageChannel& channel, LandedMap& la
       landed_(landed),
       rate_(rate),
       cancel_(cancel),
-      shipped_(shipped) {}
+      shipped_(shipped) {
+  // All at once: who makes the shipper says where its memory is, not who uses it first.
+  writes_.reserve(channel.capabilities().batch);
+  zeros_.reserve(channel.capabilities().batch);
+}
 
 absl::Status PageShipper::Ship(const Slice& slice, CollectBy by) {
   runs_.clear();

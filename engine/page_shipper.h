@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "base/cancellation.h"
+#include "base/local_pages.h"
 #include "base/token_bucket.h"
 #include "engine/landed_map.h"
 #include "hypervisor-glue/guest.h"
@@ -39,7 +40,7 @@ struct alignas(64) ShippedPages {
 static_assert(sizeof(ShippedPages) == 64);
 
 // Shares no cache line with another worker's either.
-class alignas(64) PageShipper {
+class alignas(64) PageShipper : public InLocalPages {
  public:
   // All outlive the shipper. `rate` limits page bytes.
   PageShipper(SourceGuest& guest, PageChannel& channel, LandedMap& landed, TokenBucket& rate,
@@ -76,8 +77,8 @@ class alignas(64) PageShipper {
   ShippedPages& shipped_;
   PageRuns runs_;
   PageRuns populated_;
-  std::vector<PageWrite> writes_;
-  std::vector<PageZero> zeros_;
+  LocalVector<PageWrite> writes_;
+  LocalVector<PageZero> zeros_;
   uint64_t batch_bytes_ = 0;
   std::vector<RegionRuns> unconfirmed_;
   uint64_t unconfirmed_pages_ = 0;

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/cpu_set.h"
 #include "base/status.h"
 #include "engine/image_digest.h"
 
@@ -56,6 +57,7 @@ void Precopy::UseChannels(PageChannels channels) {
   shippers_.clear();
   for (size_t i = 0; i < channels.size(); ++i) {
     channels[i]->SetWaiting(waiting_);
+    const BoundForAWhile beside_its_worker(pool_.CpusOf(i));
     shippers_.push_back(
         std::make_unique<PageShipper>(guest_, *channels[i], landed_, rate_, cancel_, shipped_[i]));
   }

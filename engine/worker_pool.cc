@@ -73,8 +73,7 @@ absl::Status WorkerPool::RunOne(uint32_t worker) {
 
 void WorkerPool::Work(uint32_t worker) {
   uint64_t done = 0;
-  const absl::Status bound =
-      worker < cpus_.size() ? BindThisThread(cpus_[worker]) : absl::OkStatus();
+  const absl::Status bound = BindThisThread(CpusOf(worker));
   NameThisThread("rf-worker", worker);  // who sees the name sees it where it belongs
   std::unique_lock lock(mutex_);
   binding_.Update(bound);

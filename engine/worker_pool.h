@@ -49,6 +49,10 @@ class WorkerPool {
   [[nodiscard]] const std::vector<Slice>& slices() const { return queue_.slices(); }
   // Why a worker could not be bound to its CPUs, or OK. It works all the same. After a Run.
   [[nodiscard]] absl::Status binding() const;
+  // Where the worker is bound to; empty: nowhere.
+  [[nodiscard]] CpuSet CpusOf(size_t worker) const {
+    return worker < cpus_.size() ? cpus_[worker] : CpuSet();
+  }
   [[nodiscard]] uint32_t workers() const { return static_cast<uint32_t>(threads_.size()); }
 
  private:

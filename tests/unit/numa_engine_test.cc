@@ -4,11 +4,13 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <atomic>
 #include <map>
 #include <mutex>
 #include <thread>
 
+#include "base/local_pages.h"
 #include "base/numa_memory.h"
 #include "engine/landing_placement.h"
 #include "engine/memory_survey.h"
@@ -86,6 +88,15 @@ TEST(Stealing, many_threads_take_each_slice_once) {
   }
 }
 
+bool KernelTellsNodes() {
+  alignas(4096) static std::byte page[4096];
+  *static_cast<volatile std::byte*>(page) = std::byte{1};
+  const uint64_t address = reinterpret_cast<uint64_t>(&page);
+  int node = -1;
+  NodesOfAddresses(0, {&address, 1}, {&node, 1});
+  return node >= 0;
+}
+
 TEST(Layout, what_workers_write_all_the_time_shares_no_cache_line) {
   static_assert(alignof(ShippedPages) >= 64 && sizeof(ShippedPages) % 64 == 0);
   static_assert(alignof(PageShipper) >= 64 && sizeof(PageShipper) % 64 == 0);
@@ -100,8 +111,42 @@ TEST(Layout, what_workers_write_all_the_time_shares_no_cache_line) {
   FakePageChannel channel;
   for (ShippedPages& each : counters) {
     shippers.push_back(std::make_unique<PageShipper>(*guest, channel, landed, rate, cancel, each));
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(shippers.back().get()) % 64, 0U);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(shippers.back().get()) % kPageBytes, 0U);
   }
+}
+
+TEST(Layout, slices_of_the_map_of_landed_pages_share_no_cache_line) {
+  const auto guest = *SyntheticGuest::Create({.regions = {{"a", MiB(6)}, {"b", MiB(6)}}});
+  const LandedMap landed(guest->regions());
+  for (const Slice& slice : CutIntoSlices(guest->regions(), 8)) {
+    EXPECT_EQ(slice.pages.count, 512U);
+    const auto word = reinterpret_cast<uintptr_t>(landed.WordOf(slice.region, slice.pages.first));
+    EXPECT_EQ(word % 64, 0U) << "region " << slice.region << ", page " << slice.pages.first;
+  }
+}
+
+// What a channel has, on either side, that one thread uses all the time.
+TEST(Layout, what_is_in_local_pages_shares_none_and_is_there_before_anybody_uses_it) {
+  struct Object : InLocalPages {
+    std::array<std::byte, 5000> bytes;
+  };
+  const auto one = std::make_unique<Object>();
+  const auto other = std::make_unique<Object>();
+  const LocalVector<uint32_t> array(3);
+  std::vector<uint64_t> pages;
+  for (const void* const begin :
+       {static_cast<const void*>(one.get()), static_cast<const void*>(other.get()),
+        static_cast<const void*>(array.data())}) {
+    pages.push_back(reinterpret_cast<uintptr_t>(begin));
+    EXPECT_EQ(pages.back() % kPageBytes, 0U);
+  }
+  pages.push_back(pages[0] + kPageBytes);  // the second page of an object, never written to
+  std::vector<int> nodes(pages.size());
+  if (KernelTellsNodes()) {
+    NodesOfAddresses(0, pages, nodes);
+    EXPECT_THAT(nodes, Each(testing::Ge(0)));
+  }
+  EXPECT_NE(pages[0] + kPageBytes, pages[1]);
 }
 
 TEST(Workers, run_on_the_cpus_of_their_layout) {
@@ -189,15 +234,6 @@ TEST(Survey, of_a_terabyte_looks_at_65536_pages_and_leaves_trifles_out) {
 }
 
 // ---- with this machine's memory
-
-bool KernelTellsNodes() {
-  alignas(4096) static std::byte page[4096];
-  *static_cast<volatile std::byte*>(page) = std::byte{1};
-  const uint64_t address = reinterpret_cast<uint64_t>(&page);
-  int node = -1;
-  NodesOfAddresses(0, {&address, 1}, {&node, 1});
-  return node >= 0;
-}
 
 TEST(NumaMemory, pages_that_are_there_have_a_node_and_holes_have_none_nor_get_one) {
   if (!KernelTellsNodes()) GTEST_SKIP() << "this kernel does not tell nodes (no CONFIG_NUMA)";

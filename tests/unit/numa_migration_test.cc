@@ -1,6 +1,8 @@
 // Whole migrations on a host with two NUMA nodes: real threads and memory, on nodes that are
 // invented where this machine has but one.
 #include <algorithm>
+#include <atomic>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <string>
@@ -60,6 +62,31 @@ TEST(NumaMigration, workers_are_bound_where_the_plan_says_and_begin_with_memory_
     EXPECT_EQ(worker.node, node);
     EXPECT_EQ(worker.cpus, std::to_string(site.host->cpus[static_cast<size_t>(node)].id));
   }
+}
+
+// As /proc/PID/numa_maps has them: what the lab looks at, where there are nodes to tell apart.
+size_t LocalMappings() {
+  std::ifstream maps("/proc/self/maps");
+  size_t count = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("/memfd:ramferry-local") != std::string::npos) ++count;
+  }
+  return count;
+}
+
+TEST(NumaMigration, what_workers_use_all_the_time_is_in_pages_of_its_own) {
+  MigrationSite site;
+  const size_t before = LocalMappings();
+  std::atomic<size_t> most{0};
+  site.on_source = [&](std::string_view call) {
+    if (call == "CollectDirty") most = std::max(most.load(), LocalMappings() - before);
+    return absl::OkStatus();
+  };
+  const MigrationReport report = site.Migrate();
+  site.ExpectMigrated(report);
+  // Of each: the shipper and its two batches, the channel, the buffer that receives.
+  EXPECT_GE(most.load(), 5 * report.workers);
+  EXPECT_EQ(LocalMappings(), before);
 }
 
 TEST(NumaMigration, memory_is_bound_before_it_lands_and_the_destination_says_where_it_is) {

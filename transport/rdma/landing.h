@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/guest_memory.h"
+#include "base/local_pages.h"
 #include "base/units.h"
 #include "transport/rdma/message_slots.h"
 #include "transport/rdma/verbs.h"
@@ -76,7 +77,7 @@ class Landing {
 };
 
 // What one channel does on the destination until the source says goodbye: answers its messages.
-class ChannelService {
+class ChannelService final : public InLocalPages {
  public:
   // Posts the receives; the link may then be connected.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<ChannelService>> Create(

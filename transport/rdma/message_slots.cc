@@ -6,9 +6,9 @@ namespace ramferry::rdma {
 
 absl::StatusOr<MessageSlots> MessageSlots::Create(Memory& memory, uint32_t count) {
   MessageSlots slots;
-  slots.messages_ = std::make_unique<Message[]>(count);
+  slots.messages_.resize(count);
   ASSIGN_OR_RETURN(slots.registration_,
-                   memory.Register(reinterpret_cast<const std::byte*>(slots.messages_.get()),
+                   memory.Register(reinterpret_cast<const std::byte*>(slots.messages_.data()),
                                    sizeof(Message) * count, Access::kLocalWrite));
   return slots;
 }

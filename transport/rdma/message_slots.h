@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/local_pages.h"
 #include "transport/rdma/verbs.h"
 #include "transport/rdma/wire.h"
 
@@ -30,7 +30,7 @@ class MessageSlots {
  private:
   [[nodiscard]] ibv_sge Element(uint64_t slot) const;
 
-  std::unique_ptr<Message[]> messages_;
+  LocalVector<Message> messages_;
   Registration registration_;
 };
 

@@ -25,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/local_pages.h"
 #include "transport/page_channel.h"
 #include "transport/rdma/message_slots.h"
 #include "transport/rdma/piece_table.h"
@@ -33,7 +34,7 @@
 
 namespace ramferry::rdma {
 
-class RdmaChannel : public PageChannel {
+class RdmaChannel final : public PageChannel, public InLocalPages {
  public:
   // `context` keeps alive what table and memory live in. Posts the channel's receives, so it must
   // be made before the peer may send.
@@ -115,13 +116,13 @@ class RdmaChannel : public PageChannel {
   std::vector<PieceId> in_use_;
   uint64_t used_bytes_ = 0;
 
-  std::vector<ibv_send_wr> requests_;  // the chain being built
-  std::vector<ibv_sge> elements_;
+  LocalVector<ibv_send_wr> requests_;  // the chain being built
+  LocalVector<ibv_sge> elements_;
   uint32_t chained_ = 0;
   uint32_t chain_limit_ = 0;
   uint64_t chain_staged_ = 0;
   uint32_t in_flight_ = 0;
-  std::vector<Signal> signals_;  // ring
+  LocalVector<Signal> signals_;  // ring
   size_t signal_head_ = 0;
   size_t signal_count_ = 0;
 
@@ -136,7 +137,7 @@ class RdmaChannel : public PageChannel {
   Message answer_{};
 
   Message zeros_{.type = MessageType::kZero};  // being filled
-  std::vector<PageZero> pending_zeros_;        // taken from the caller, not known to be done
+  LocalVector<PageZero> pending_zeros_;        // taken from the caller, not known to be done
   // What lies outside touches none of them.
   std::pair<RegionId, uint64_t> zeros_begin_;
   std::pair<RegionId, uint64_t> zeros_end_;

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/local_pages.h"
 #include "base/status.h"
 #include "base/units.h"
 #include "transport/tcp/frame.h"
@@ -173,7 +174,7 @@ void LandingSite::Serve(ByteStream& stream, const std::string& peer, size_t inde
 }
 
 absl::Status LandingSite::Receive(ByteStream& stream, Counters& counters) {
-  std::vector<std::byte> memory(kBufferBytes + kPageBytes);
+  LocalVector<std::byte> memory(kBufferBytes + kPageBytes);
   std::span<std::byte> buffer(memory);
   Lander lander(regions_, stream, stop_event_.get(), stall_timeout_, counters.payload);
   FrameParser parser(regions_, lander);

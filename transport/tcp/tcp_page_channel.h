@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/local_pages.h"
 #include "base/unique_fd.h"
 #include "transport/page_channel.h"
 #include "transport/tcp/byte_stream.h"
@@ -21,7 +22,7 @@
 
 namespace ramferry::tcp {
 
-class TcpPageChannel final : public PageChannel {
+class TcpPageChannel final : public PageChannel, public InLocalPages {
  public:
   // Over a stream that the destination has accepted. `source`: the regions that pages come from, if
   // they are known; what is in a file of theirs goes out by sendfile. `name` begins every error

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/local_pages.h"
 #include "base/status.h"
 
 namespace ramferry::tcp {
@@ -98,7 +99,7 @@ BIO_METHOD* StreamMethod() {
   return method;
 }
 
-class TlsStream final : public ByteStream {
+class TlsStream final : public ByteStream, public InLocalPages {
  public:
   TlsStream(std::unique_ptr<Below> below, SslPtr ssl)
       : below_(std::move(below)), ssl_(std::move(ssl)) {
@@ -227,7 +228,7 @@ class TlsStream final : public ByteStream {
 
   const std::unique_ptr<Below> below_;  // outlives the session, which points to it
   const SslPtr ssl_;
-  std::vector<std::byte> staging_;
+  LocalVector<std::byte> staging_;
   size_t staged_ = 0;  // bytes copied to staging_ ...
   size_t sent_ = 0;    // ... and how many of them are out
   uint64_t since_key_ = 0;
