@@ -41,6 +41,11 @@ std::vector<SlicePlace> SlicesEverywhere(const HostTopology& host) {
   return slices;
 }
 
+size_t AllowedCpus(const HostTopology& host) {
+  return static_cast<size_t>(std::count_if(host.cpus.begin(), host.cpus.end(),
+                                           [](const HostCpu& cpu) { return cpu.allowed; }));
+}
+
 // No CPU that nobody has is nearer to a worker's home than its own; none has two before all have
 // one; every slice is with one worker.
 void ExpectRulesKept(const HostTopology& host, const WorkerPlan& plan, size_t slices) {
@@ -51,14 +56,17 @@ void ExpectRulesKept(const HostTopology& host, const WorkerPlan& plan, size_t sl
     if (host.one_node()) continue;
     ASSERT_EQ(worker.cpus.size(), 1U);
     taken.insert(worker.cpus[0]);
-    EXPECT_LE(taken.count(worker.cpus[0]), 1 + (plan.workers.size() - 1) / host.cpus.size());
+    const HostCpu* const cpu = host.FindCpu(worker.cpus[0]);
+    ASSERT_NE(cpu, nullptr);
+    EXPECT_TRUE(cpu->allowed);
+    EXPECT_LE(taken.count(cpu->id), 1 + (plan.workers.size() - 1) / AllowedCpus(host));
     EXPECT_FALSE(worker.why.empty());
   }
   EXPECT_EQ(seen.size(), slices);
   for (const WorkerPlace& worker : plan.workers) {
     for (const HostCpu& cpu : host.cpus) {
       if (host.one_node() || !cpu.allowed || taken.contains(cpu.id)) continue;
-      EXPECT_GE(host.Distance(worker.home, cpu.node), host.Distance(worker.home, worker.node));
+      EXPECT_GE(host.Distance(cpu.node, worker.home), host.Distance(worker.node, worker.home));
     }
   }
 }
@@ -96,33 +104,135 @@ TEST(Exports, every_machine_gives_plans_that_keep_the_rules) {
   }
 }
 
-// Two emulated hosts of the lab, as their kernels showed them to hwloc: a device on each node's
-// bus.
+// ---- Emulated hosts of the lab, as their kernels showed them to hwloc (docs/numa.md).
+
+HostTopology Export(const std::string& name) {
+  const auto host = TopologyFromXml(std::string(RAMFERRY_TOPOLOGIES) + "/" + name + ".xml");
+  EXPECT_TRUE(host.ok()) << host.status();
+  return host.ok() ? *host : HostTopology{};
+}
+
+// Four slices of 64 MiB on each of these nodes.
+std::vector<SlicePlace> SlicesOn(const std::vector<int>& nodes) {
+  std::vector<SlicePlace> slices;
+  for (const int node : nodes) {
+    slices.insert(slices.end(), 4, {.bytes = MiB(64).value(), .node = node});
+  }
+  return slices;
+}
+
+// Where the workers go: "CPU 0 of node 0, device of node 0".
+std::vector<std::string> Workers(const HostTopology& host, const std::vector<int>& memory,
+                                 uint32_t workers) {
+  std::vector<std::string> nics;
+  for (const HostNic& nic : host.nics) nics.push_back(nic.name);
+  const std::vector<SlicePlace> slices = SlicesOn(memory);
+  const WorkerPlan made = PlanWorkers({.host = host,
+                                       .slices = slices,
+                                       .usable = FindUsableCpus(host, {}, {}),
+                                       .nics = nics,
+                                       .workers = workers});
+  std::vector<std::string> places;
+  for (const WorkerPlace& worker : made.workers) {
+    places.push_back(fmt::format("CPU {} of node {}, device of node {}", FormatCpuSet(worker.cpus),
+                                 worker.node, worker.nic_node));
+  }
+  return places;
+}
+
+// The node that each node of a guest comes to.
+LandingPlan Landing(const HostTopology& host, int guest_nodes, const NumaMap& map = {}) {
+  std::vector<LandingRegion> regions;
+  for (int node = 0; node < guest_nodes; ++node) {
+    regions.push_back({.guest_node = node, .size = MiB(1).value(), .populated = MiB(1).value()});
+  }
+  return PlanLanding({.host = host,
+                      .regions = regions,
+                      .usable = FindUsableCpus(host, {}, {}),
+                      .map = map,
+                      .channels = 1});
+}
+std::vector<int> LandingNodes(const HostTopology& host, int guest_nodes) {
+  std::vector<int> nodes;
+  for (const RegionLanding& region : Landing(host, guest_nodes).regions) {
+    nodes.push_back(region.node);
+  }
+  return nodes;
+}
+
 TEST(Exports, devices_serve_the_node_that_they_hang_on) {
-  const auto plan = [](const char* name, uint32_t workers) {
-    const auto host = TopologyFromXml(std::string(RAMFERRY_TOPOLOGIES) + "/" + name);
-    EXPECT_TRUE(host.ok()) << host.status();
-    std::vector<std::string> nics;
-    for (const HostNic& nic : host->nics) nics.push_back(nic.name);
-    const std::vector<SlicePlace> slices = SlicesEverywhere(*host);
-    const WorkerPlan made = PlanWorkers({.host = *host,
-                                         .slices = slices,
-                                         .usable = FindUsableCpus(*host, {}, {}),
-                                         .nics = nics,
-                                         .workers = workers});
-    std::vector<std::string> places;
-    for (const WorkerPlace& worker : made.workers) {
-      places.push_back(fmt::format("CPU {} of node {}, device of node {}",
-                                   FormatCpuSet(worker.cpus), worker.node, worker.nic_node));
-    }
-    return places;
-  };
-  EXPECT_THAT(plan("two_nodes_four_nics.xml", 2), ElementsAre("CPU 0 of node 0, device of node 0",
-                                                              "CPU 2 of node 1, device of node 1"));
+  EXPECT_THAT(Workers(Export("two_nodes_four_nics"), {0, 1}, 2),
+              ElementsAre("CPU 0 of node 0, device of node 0",  //
+                          "CPU 2 of node 1, device of node 1"));
   EXPECT_THAT(
-      plan("four_nodes_four_nics.xml", 4),
+      Workers(Export("four_nodes_four_nics"), {0, 1, 2, 3}, 4),
       ElementsAre("CPU 0 of node 0, device of node 0", "CPU 1 of node 1, device of node 1",
                   "CPU 2 of node 2, device of node 2", "CPU 3 of node 3, device of node 3"));
+}
+
+// Two sockets of two nodes; a node has two cores of two threads: CPUs 4-5 and 6-7 are node 1's.
+TEST(Exports, sub_numa_clusters_cores_before_siblings_before_the_sockets_other_cluster) {
+  const HostTopology host = Export("sub_numa_clusters");
+  EXPECT_THAT(
+      Workers(host, {1}, 6),
+      ElementsAre("CPU 4 of node 1, device of node 1", "CPU 6 of node 1, device of node 1",
+                  "CPU 5 of node 1, device of node 1", "CPU 7 of node 1, device of node 1",
+                  "CPU 0 of node 0, device of node 1", "CPU 2 of node 0, device of node 1"));
+  // The one device is on node 1; memory wins.
+  EXPECT_THAT(Workers(host, {0, 2}, 2), ElementsAre("CPU 0 of node 0, device of node 1",
+                                                    "CPU 8 of node 2, device of node 1"));
+  EXPECT_THAT(LandingNodes(host, 2), ElementsAre(0, 1)) << "both on one socket";
+}
+
+// Two sockets of four nodes with a CPU each, in a ring. From the second socket it is farther to the
+// first (32) than back (24).
+TEST(Exports, eight_nodes_whose_distances_are_not_symmetric) {
+  const HostTopology host = Export("eight_nodes");
+  ASSERT_EQ(host.nodes.size(), 8U);
+  EXPECT_EQ(host.Distance(0, 4), 24U);
+  EXPECT_EQ(host.Distance(4, 0), 32U);
+  EXPECT_THAT(
+      Workers(host, {0, 1, 2, 3, 4, 5, 6, 7}, 8),
+      ElementsAre("CPU 0 of node 0, device of node 5", "CPU 1 of node 1, device of node 5",
+                  "CPU 2 of node 2, device of node 5", "CPU 3 of node 3, device of node 5",
+                  "CPU 4 of node 4, device of node 5", "CPU 5 of node 5, device of node 5",
+                  "CPU 6 of node 6, device of node 5", "CPU 7 of node 7, device of node 5"));
+  // Beside, its neighbours in the ring (of two that are as near the one nearer to the device), the
+  // one across, and only then the other socket.
+  EXPECT_THAT(Workers(host, {0}, 5),
+              ElementsAre("CPU 0 of node 0, device of node 5", "CPU 1 of node 1, device of node 5",
+                          "CPU 3 of node 3, device of node 5", "CPU 2 of node 2, device of node 5",
+                          "CPU 4 of node 4, device of node 5"));
+  EXPECT_THAT(Workers(host, {0, 1, 2, 3, 4, 5, 6, 7}, 2),
+              ElementsAre("CPU 0 of node 0, device of node 5",  //
+                          "CPU 4 of node 4, device of node 5"))
+      << "a worker a socket";
+  EXPECT_THAT(LandingNodes(host, 4), ElementsAre(0, 1, 2, 3)) << "within a socket";
+}
+
+// Node 0 has CPUs 0-3, node 1 CPUs 4-5, node 2 none; it is nearer to node 1, where the device is.
+TEST(Exports, memory_alone_is_read_from_the_nearer_node_and_taken_last) {
+  const HostTopology host = Export("uneven_with_memory_alone");
+  EXPECT_THAT(Workers(host, {2}, 3),
+              ElementsAre("CPU 4 of node 1, device of node 1", "CPU 5 of node 1, device of node 1",
+                          "CPU 0 of node 0, device of node 1"));
+  EXPECT_THAT(Workers(host, {0, 1}, 2), ElementsAre("CPU 0 of node 0, device of node 1",
+                                                    "CPU 4 of node 1, device of node 1"));
+  EXPECT_THAT(LandingNodes(host, 3), ElementsAre(0, 1, 0));
+}
+
+// Four nodes of a core with two threads. What exported it might use CPUs 4 and 5, of node 2, and
+// the memory of nodes 2 and 3.
+TEST(Exports, a_cpuset_of_one_core_holds_workers_and_memory) {
+  const HostTopology host = Export("cpuset_of_one_core");
+  EXPECT_THAT(
+      Workers(host, {0, 1, 2, 3}, 4),
+      ElementsAre("CPU 4 of node 2, device of node 3", "CPU 5 of node 2, device of node 3",
+                  "CPU 4 of node 2, device of node 3", "CPU 5 of node 2, device of node 3"));
+  EXPECT_EQ(WorkerCount(host, FindUsableCpus(host, {}, {}), std::vector<int>{0, 1, 2, 3}, 0), 1U);
+  EXPECT_THAT(LandingNodes(host, 2), ElementsAre(2, 3));
+  EXPECT_THAT(Landing(host, 1, {{0, 1}}).refusals,
+              ElementsAre(::testing::HasSubstr("cpuset.mems")));
 }
 
 }  // namespace

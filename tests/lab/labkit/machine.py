@@ -23,17 +23,33 @@ _XEN_CPU = "max,smap=off,la57=off,pku=off,rdtscp=off,erms=off,fsrm=off"
 _XEN_ARGUMENTS = "console=com1 com1=115200,8n1 dom0_mem=560M,max:560M dom0_max_vcpus=1 spec-ctrl=eager-fpu"
 
 
-def _numa(nodes, scenario):
-    """Nodes with equal parts of memory and CPUs, and a PCI bus each, `nodeN`."""
-    memory = int(scenario.memory.removesuffix("M")) // nodes
-    cpus = scenario.cpus // nodes
-    arguments = []
-    for node in range(nodes):
+def _shape(name, scenario):
+    """The NUMA shape of a host: as scenario.toml has it, or so many nodes that are all alike; {} without any."""
+    shape = scenario.numa.get(name, 1)
+    if isinstance(shape, dict):
+        return shape
+    if shape == 1:
+        return {}
+    memory = int(scenario.memory.removesuffix("M")) // shape
+    return {"nodes": [{"memory": memory, "cpus": scenario.cpus // shape}] * shape,
+            "nics": [nic * shape // scenario.nics for nic in range(scenario.nics)]}
+
+
+def _numa(shape):
+    """Memory, CPUs and distances of the nodes, and a PCI bus for each, `nodeN`."""
+    arguments, cpu = [], 0
+    for node, part in enumerate(shape["nodes"]):
+        cpus = f",cpus={cpu}-{cpu + part['cpus'] - 1}" if part.get("cpus") else ""
+        cpu += part.get("cpus", 0)
         arguments += [
-            "-object", f"memory-backend-ram,id=memory{node},size={memory}M",
-            "-numa", f"node,nodeid={node},cpus={node * cpus}-{node * cpus + cpus - 1},memdev=memory{node}",
-            "-device", f"pxb,id=node{node},bus=pci.0,bus_nr={16 + 16 * node},numa_node={node}",
+            "-object", f"memory-backend-ram,id=memory{node},size={part['memory']}M",
+            "-numa", f"node,nodeid={node}{cpus},memdev=memory{node}",
         ]
+        if "nics" not in shape or node in shape["nics"]:
+            arguments += ["-device", f"pxb,id=node{node},bus=pci.0,bus_nr={16 + 16 * node},numa_node={node}"]
+    for source, row in enumerate(shape.get("distances", ())):
+        for target, distance in enumerate(row):
+            arguments += ["-numa", f"dist,src={source},dst={target},val={distance}"]
     return arguments
 
 
@@ -63,9 +79,15 @@ class Machine:
                   f"lab.mtu={scenario.mtu} lab.rdma={int(scenario.rdma)} lab.hosts={scenario.hosts} {scenario.kernel_arguments}")
         accelerate = {"tcg": ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", _XEN_CPU if scenario.xen else _EMULATED_CPU],
                       "kvm": ["-accel", "kvm", "-cpu", "host"]}[accelerator]
+        shape = _shape(name, scenario)
+        nodes = shape.get("nodes", ())
+        memory = f"{sum(node['memory'] for node in nodes)}M" if nodes else scenario.memory
+        smp = str(sum(node.get("cpus", 0) for node in nodes) or scenario.cpus)
+        if "smp" in shape:
+            smp += "," + shape["smp"]
         self._command = [
-            program, *accelerate, "-name", f"ramferry-lab-{name}", "-m", scenario.memory,
-            "-smp", str(scenario.cpus), "-nodefaults", "-no-reboot", "-display", "none",
+            program, *accelerate, "-name", f"ramferry-lab-{name}", "-m", memory,
+            "-smp", smp, "-nodefaults", "-no-reboot", "-display", "none",
             "-serial", f"file:{self.console}",
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
             *_boot(scenario.xen, kernel, append),
@@ -78,11 +100,10 @@ class Machine:
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host,bus=pci.0",
             "-device", "virtio-rng-pci,bus=pci.0",
         ]
-        nodes = scenario.numa.get(name, 1)
-        if nodes > 1:
-            self._command += _numa(nodes, scenario)
+        if nodes:
+            self._command += _numa(shape)
         for nic in range(scenario.nics):
-            bus = f",bus=node{nic * nodes // scenario.nics}" if nodes > 1 else ""
+            bus = f",bus=node{shape['nics'][nic]}" if nodes else ""
             if scenario.hosts == 2:
                 # Datagrams, not a stream: what is sent to a host without power is lost, as on a switch,
                 # and does not pile up in the sender.

@@ -1,6 +1,7 @@
 """Runs of scenarios: machines on, scripts run one scenario after the other, results back, machines off."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -41,7 +42,9 @@ class Scenario:
     linux_guest: bool = False  # /host/linux/vmlinuz and initrd.img: tests/guests/linux
     files: list = dataclasses.field(default_factory=list)  # of the source tree, to /host/files
     kernel_arguments: str = ""
-    # host -> NUMA nodes; memory, CPUs and network devices are shared out over them. Not named: one.
+    # host -> NUMA nodes; memory, CPUs and network devices are shared out over them. Not named: one. Or, for hosts that
+    # are not so even, a table: nodes = [{memory = MiB, cpus = N}, ...], nics = [the node of each], distances (rows),
+    # smp (what QEMU's -smp is told besides how many).
     numa: dict = dataclasses.field(default_factory=dict)
 
     def root_image(self):
@@ -68,7 +71,7 @@ def load(name):
 def _together(scenario):
     """What two scenarios must have in common to run on the same machines."""
     return (scenario.kernel, scenario.hosts, scenario.cpus, scenario.mtu, scenario.rdma, scenario.nics,
-            scenario.xen, scenario.kernel_arguments, tuple(sorted(scenario.numa.items())),
+            scenario.xen, scenario.kernel_arguments, json.dumps(scenario.numa, sort_keys=True),
             tuple(sorted(scenario.packages)))
 
 

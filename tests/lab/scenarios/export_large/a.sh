@@ -1,0 +1,2 @@
+. /host/guest/export.sh
+export_host
