@@ -1,17 +1,10 @@
 #include "hypervisor-glue/qemu/inventory.h"
 
-#include <linux/magic.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
-#include "base/host_identity.h"
 #include "base/numa_memory.h"
 #include "base/status.h"
 #include "fmt/format.h"
@@ -60,6 +53,8 @@ absl::Status TakeBackends(QmpClient& qmp, QemuInventory& inventory) {
     if (type == "memory-backend-file") {
       ASSIGN_OR_RETURN(const json mem_path, QomGet(qmp, path, "mem-path"));
       if (mem_path.is_string()) backend.mem_path = mem_path.get<std::string>();
+      backend.on_shared_filesystem =
+          OnSharedFilesystem(PathAsSeenBy(qmp.peer_pid(), backend.mem_path));
       const auto read_only = QomGet(qmp, path, "readonly");
       backend.read_only = read_only.ok() && read_only->is_boolean() && read_only->get<bool>();
       // Only QEMU 8.1 and newer know an offset.
@@ -71,64 +66,6 @@ absl::Status TakeBackends(QmpClient& qmp, QemuInventory& inventory) {
   }
   std::sort(inventory.backends.begin(), inventory.backends.end(),
             [](const MemoryBackend& a, const MemoryBackend& b) { return a.id < b.id; });
-  return absl::OkStatus();
-}
-
-// Whether other hosts can reach what is stored under this file: a network or cluster file system.
-bool OnSharedFilesystem(const std::string& path) {
-  constexpr std::array<long, 12> kShared = {NFS_SUPER_MAGIC,
-                                            CEPH_SUPER_MAGIC,
-                                            SMB_SUPER_MAGIC,
-                                            OCFS2_SUPER_MAGIC,
-                                            V9FS_MAGIC,
-                                            0x01161970 /* GFS2 */,
-                                            0x0BD00BD0 /* Lustre */,
-                                            0x47504653 /* GPFS */,
-                                            0x19830326 /* BeeGFS */,
-                                            FUSE_SUPER_MAGIC /* GlusterFS and others */,
-                                            0xFF534D42 /* CIFS */,
-                                            0xFE534D42 /* SMB2 */};
-  struct statfs filesystem {};
-  if (::statfs(path.c_str(), &filesystem) != 0) return false;
-  return std::find(kShared.begin(), kShared.end(), static_cast<long>(filesystem.f_type)) !=
-         kShared.end();
-}
-
-DiskDescription DescribeDisk(const json& block, const json& inserted, pid_t pid) {
-  DiskDescription disk;
-  disk.device = Field<std::string>(block, "device");
-  if (disk.device.empty()) disk.device = Field<std::string>(block, "qdev");
-  disk.file = Field<std::string>(inserted, "file");
-  disk.read_only = Field<bool>(inserted, "ro");
-  disk.virtual_size = ByteCount(Field<uint64_t>(Field<json>(inserted, "image"), "virtual-size"));
-  // QEMU names network storage by URL (nbd://, rbd:, iscsi://); a local path starts with '/'.
-  std::string path = disk.file;
-  if (path.starts_with("json:") ||
-      (!path.starts_with('/') && path.find(':') != std::string::npos)) {
-    disk.shareable = true;
-    return disk;
-  }
-  if (!path.starts_with('/'))
-    path = fmt::format("/proc/{}/cwd/{}", pid, path);
-  else
-    path = fmt::format("/proc/{}/root{}", pid, path);
-  disk.shareable = OnSharedFilesystem(path);
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0) {
-    disk.local_identity = fmt::format("{}:{}:{}:{}", HostBootId(), major(status.st_dev),
-                                      minor(status.st_dev), status.st_ino);
-  }
-  return disk;
-}
-
-absl::Status TakeDisks(QmpClient& qmp, QemuInventory& inventory) {
-  ASSIGN_OR_RETURN(const json blocks, qmp.Execute("query-block"));
-  for (const json& block : blocks) {
-    const json inserted = Field<json>(block, "inserted");
-    if (!inserted.is_object()) continue;  // an empty drive
-    inventory.disks.push_back({.description = DescribeDisk(block, inserted, qmp.peer_pid()),
-                               .direct = Field<bool>(Field<json>(inserted, "cache"), "direct")});
-  }
   return absl::OkStatus();
 }
 
@@ -201,7 +138,11 @@ void AssignGuestNodes(const std::vector<std::string>& argv, const json& memory_d
 }
 
 bool QemuInventory::has_direct_disk() const {
-  return std::any_of(disks.begin(), disks.end(), [](const QemuDisk& disk) { return disk.direct; });
+  // scsi-block hands the guest's requests to the kernel (SG_IO), which pins guest memory for them.
+  return disks.direct_below ||
+         std::any_of(disks.disks.begin(), disks.disks.end(),
+                     [](const QemuDisk& disk) { return disk.direct; }) ||
+         std::find(device_types.begin(), device_types.end(), "scsi-block") != device_types.end();
 }
 
 bool QemuInventory::gives_memory_back() const {
@@ -245,7 +186,7 @@ absl::StatusOr<QemuInventory> TakeInventory(QmpClient& qmp) {
         {.thread = Field<pid_t>(cpu, "thread-id"),
          .guest_node = has_nodes ? Field<int>(properties, "node-id", -1) : -1});
   }
-  RETURN_IF_ERROR(TakeDisks(qmp, inventory));
+  ASSIGN_OR_RETURN(inventory.disks, TakeDisks(qmp));
   RETURN_IF_ERROR(TakeDevices(qmp, inventory));
   ASSIGN_OR_RETURN(const json migration, qmp.Execute("query-migrate"));
   inventory.migration_status = Field<std::string>(migration, "status");

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "base/guest_description.h"
 #include "base/guest_place.h"
+#include "hypervisor-glue/qemu/disks.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
 
 namespace ramferry {
@@ -20,7 +21,8 @@ struct MemoryBackend {
   uint64_t size = 0;
   bool share = false;
   bool read_only = false;
-  std::string mem_path;  // of a file backend
+  std::string mem_path;               // of a file backend
+  bool on_shared_filesystem = false;  // other hosts reach the file
   uint64_t file_offset = 0;
   int guest_node = -1;  // the guest's NUMA node of it; -1: none
 };
@@ -31,11 +33,6 @@ struct QemuVcpu {
   int guest_node = -1;  // -1: the guest has no NUMA nodes
 };
 
-struct QemuDisk {
-  DiskDescription description;
-  bool direct = false;  // cache.direct: O_DIRECT, DMA into guest memory without a page fault
-};
-
 struct QemuInventory {
   std::string name;     // -name, or "qemu-PID"
   std::string version;  // "7.2.22"
@@ -44,12 +41,13 @@ struct QemuInventory {
   uint32_t vcpus = 0;
   std::vector<QemuVcpu> vcpu_threads;
   std::vector<MemoryBackend> backends;
-  std::vector<QemuDisk> disks;
+  QemuDisks disks;
   std::vector<std::string> device_types;      // QOM types of all devices given by -device
   std::vector<std::string> network_backends;  // lines of `info network`
   std::vector<std::string> blockers;          // QEMU's own reasons against migration
   std::string migration_status;               // "" if none ever ran
 
+  // I/O of a disk may write guest memory without a page fault: it must be drained to collect.
   [[nodiscard]] bool has_direct_disk() const;
   // Its guest can hand memory to the host and take it again: pages then change under whoever has
   // pinned them. A balloon, also for free-page reporting, or memory that is unplugged.

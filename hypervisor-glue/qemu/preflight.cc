@@ -48,6 +48,12 @@ void CheckMemory(const QemuInventory& inventory, std::vector<std::string>& reaso
       reasons.push_back(fmt::format(
           "memory backend '{}' is read-only: remove readonly=on from its -object", backend.id));
     }
+    if (backend.on_shared_filesystem) {
+      reasons.push_back(
+          fmt::format("memory backend '{}' is a file on a network file system ({}), where the "
+                      "other host may use the same: put it on one of this host, as /dev/shm",
+                      backend.id, backend.mem_path));
+    }
     if (backend.file_offset != 0) {
       reasons.push_back(fmt::format(
           "memory backend '{}' starts inside its file: give it a file of its own, without offset=",
@@ -71,6 +77,16 @@ void CheckDevices(const QemuInventory& inventory, std::vector<std::string>& reas
       reasons.push_back(fmt::format(
           "device {} is served by another process (virtiofsd, SPDK, ...) that writes guest memory "
           "unseen: unplug it (device_del) or use QEMU's own device",
+          type));
+    } else if (type.starts_with("vhost-scsi-") || type == "pvrdma") {
+      reasons.push_back(fmt::format(
+          "device {} lets the host's kernel pin guest memory and write to it unseen: unplug it "
+          "(device_del) or use QEMU's own device",
+          type));
+    } else if (type == "nvdimm" || type.starts_with("virtio-pmem-")) {
+      reasons.push_back(fmt::format(
+          "device {} keeps its contents in a file that outlives the guest, and Ramferry clears "
+          "memory files that a guest has left: unplug it (device_del) for the move",
           type));
     } else if (type.starts_with("ivshmem")) {
       reasons.push_back(fmt::format(
@@ -134,6 +150,10 @@ std::vector<std::string> SourceReasons(const QemuInventory& inventory) {
           busy));
     }
   }
+  for (const std::string& job : inventory.disks.jobs) {
+    reasons.push_back(fmt::format(
+        "a block job is under way, of {}: let it end, or cancel it (block-job-cancel)", job));
+  }
   CheckMemory(inventory, reasons);
   CheckDevices(inventory, reasons);
   return reasons;
@@ -180,15 +200,15 @@ std::vector<std::string> DestinationReasons(const GuestDescription& guest,
   }
   CheckMemory(destination, reasons);
   CheckDevices(destination, reasons);
-  if (guest.disks.size() != destination.disks.size()) {
+  if (guest.disks.size() != destination.disks.disks.size()) {
     reasons.push_back(fmt::format("the guest has {} disks on the source but {} here",
-                                  guest.disks.size(), destination.disks.size()));
+                                  guest.disks.size(), destination.disks.disks.size()));
   }
   for (const DiskDescription& disk : guest.disks) {
     const auto same = std::find_if(
-        destination.disks.begin(), destination.disks.end(),
+        destination.disks.disks.begin(), destination.disks.disks.end(),
         [&disk](const QemuDisk& here) { return here.description.device == disk.device; });
-    if (same == destination.disks.end()) {
+    if (same == destination.disks.disks.end()) {
       reasons.push_back(fmt::format("disk '{}' of the source does not exist here", disk.device));
     } else if (std::string reason = DiskReason(disk, same->description); !reason.empty()) {
       reasons.push_back(std::move(reason));
@@ -208,7 +228,7 @@ GuestDescription Describe(const QemuInventory& inventory) {
     guest.regions.push_back(
         {.name = backend.id, .size = ByteCount(backend.size), .numa_node = backend.guest_node});
   }
-  for (const QemuDisk& disk : inventory.disks) guest.disks.push_back(disk.description);
+  for (const QemuDisk& disk : inventory.disks.disks) guest.disks.push_back(disk.description);
   return guest;
 }
 

@@ -1,8 +1,13 @@
 #include "hypervisor-glue/qemu/process_memory.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string_view>
@@ -37,6 +42,13 @@ bool Matches(const ProcessMapping& mapping, std::string_view path, const std::st
   if (name.size() < kRandom.size() || name[name.size() - kRandom.size()] != '.') return false;
   name.remove_suffix(kRandom.size());
   return name == "qemu_back_mem." + id || name == "qemu_back_mem._objects_" + id;
+}
+
+bool IsQemu(pid_t pid) {
+  std::error_code none;
+  const std::string program =
+      std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), none).filename().string();
+  return program.starts_with("qemu");
 }
 
 }  // namespace
@@ -105,6 +117,37 @@ absl::StatusOr<MappedFile> FindMappedFile(pid_t pid, const std::vector<ProcessMa
   }
   return absl::NotFoundError(
       fmt::format("process {} does not map {} shared with {} bytes", pid, path, size));
+}
+
+pid_t QemuThatMaps(const std::string& path, pid_t except) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return 0;
+  const uint64_t device =
+      (static_cast<uint64_t>(major(status.st_dev)) << 32) | minor(status.st_dev);
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry("/proc", error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    pid_t pid = 0;
+    const auto [last, parsed] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (parsed != std::errc() || last != name.data() + name.size() || pid == except) continue;
+    if (!IsQemu(pid)) continue;
+    const auto maps = ReadMaps(pid);
+    if (!maps.ok()) continue;  // ended, or not ours to look at
+    const bool maps_it =
+        std::any_of(maps->begin(), maps->end(), [&](const ProcessMapping& mapping) {
+          return mapping.shared && mapping.inode == status.st_ino && mapping.device == device;
+        });
+    if (maps_it) return pid;
+  }
+  return 0;
+}
+
+absl::Status MemoryInUse(const std::string& path, pid_t by) {
+  return absl::FailedPreconditionError(
+      fmt::format("the memory file {} belongs to another guest on the destination (QEMU, process "
+                  "{}): give the guest that comes a file of its own (mem-path=)",
+                  path, by));
 }
 
 }  // namespace ramferry

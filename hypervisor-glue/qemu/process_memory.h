@@ -44,4 +44,10 @@ struct MappedFile {
                                                         const std::string& id, uint64_t size,
                                                         bool writable);
 
+// Another QEMU than process `except` that has this file mapped; 0: none that we may look at. A
+// directory, or a file that does not exist, is mapped by none.
+[[nodiscard]] pid_t QemuThatMaps(const std::string& path, pid_t except = 0);
+// The refusal to put a guest where another one lives.
+[[nodiscard]] absl::Status MemoryInUse(const std::string& path, pid_t by);
+
 }  // namespace ramferry

@@ -46,6 +46,9 @@ absl::Status QemuDestination::Prepare(const GuestDescription& description) {
       if (backend.id != region.name) continue;
       ASSIGN_OR_RETURN(MappedFile mapped, FindMappedFile(pid(), maps, backend.mem_path, backend.id,
                                                          backend.size, /*writable=*/true));
+      if (const pid_t other = QemuThatMaps(mapped.path, pid()); other != 0) {
+        return MemoryInUse(mapped.path, other);
+      }
       ASSIGN_OR_RETURN(MemoryFile file, MemoryFile::Map(std::move(mapped.fd), region.size,
                                                         /*writable=*/true, mapped.path));
       // QEMU has put firmware into it; from here untouched means zero.

@@ -9,6 +9,7 @@
 #include "base/private_directory.h"
 #include "base/status.h"
 #include "fmt/format.h"
+#include "hypervisor-glue/qemu/process_memory.h"
 #include "hypervisor-glue/qemu/qemu_again.h"
 #include "hypervisor-glue/qemu/qemu_destination.h"
 #include "hypervisor-glue/qemu/time_limits.h"
@@ -21,17 +22,16 @@ using std::chrono::seconds;
 // For a QEMU that was just started to open its QMP socket.
 constexpr seconds kStartTime{20};
 
-// The files that `argv` names as mem-path= and that do not exist yet.
-std::vector<std::string> MissingMemoryFiles(const std::vector<std::string>& argv) {
-  std::vector<std::string> missing;
+// The files that `argv` names as mem-path=.
+std::vector<std::string> MemoryFiles(const std::vector<std::string>& argv) {
+  std::vector<std::string> files;
   constexpr std::string_view kKey = "mem-path=";
   for (const std::string& word : argv) {
     const size_t at = word.find(kKey);
     if (at == std::string::npos) continue;
-    const std::string path = word.substr(at + kKey.size(), word.find(',', at) - at - kKey.size());
-    if (::access(path.c_str(), F_OK) != 0) missing.push_back(path);
+    files.push_back(word.substr(at + kKey.size(), word.find(',', at) - at - kKey.size()));
   }
-  return missing;
+  return files;
 }
 
 // One QEMU at a time is started for a QMP socket: until it listens there, nobody else would know of
@@ -105,7 +105,13 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
         std::string("defer"), std::string("-S")}) {
     argv.push_back(word);
   }
-  const std::vector<std::string> own_files = MissingMemoryFiles(argv);
+  std::vector<std::string> own_files;
+  for (const std::string& file : MemoryFiles(argv)) {
+    // A QEMU writes its firmware into its memory as soon as it starts: over a guest that lives
+    // there.
+    if (const pid_t other = QemuThatMaps(file); other != 0) return MemoryInUse(file, other);
+    if (::access(file.c_str(), F_OK) != 0) own_files.push_back(file);
+  }
   ASSIGN_OR_RETURN(
       auto process,
       QemuProcess::Prepare(argv, definition->log.empty() ? stem + ".log" : definition->log));

@@ -182,6 +182,14 @@ absl::Status QemuSource::BeginPause(DeviceStateSink sink) {
     return absl::FailedPreconditionError(fmt::format(
         "the guest went into state '{}' during its migration; it stays on this host", state));
   }
+  // The destination has opened the disks as they were, and with direct I/O collection is another.
+  ASSIGN_OR_RETURN(const QemuDisks disks, TakeDisks(*qmp_));
+  if (disks != inventory_.disks) {
+    return absl::FailedPreconditionError(
+        "the guest's disks changed during its migration (a medium, a snapshot, a block job, "
+        "another "
+        "cache mode); it stays on this host: try again when that is done");
+  }
   pause_begun_ = true;
   RETURN_IF_ERROR(settings_.ApplyForSource(*qmp_));
   ASSIGN_OR_RETURN(pipe_, StatePipe::Open(*qmp_));

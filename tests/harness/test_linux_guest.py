@@ -17,7 +17,7 @@ def test_linux_guest_serves_http_tcp_and_ticks(tmp_path):
     disk = tmp_path / "disk.raw"
     linux_guest.write_disk_image(disk, mib=4)
     with netns.Network() as network, TickReceiver(network.client) as ticks, \
-         LinuxGuest("guest", network.source, ticks=ticks, disk=disk, disk_cache="none") as guest:
+         LinuxGuest("guest", network.source, ticks=ticks, disk=disk, disk_direct=True) as guest:
         guest.wait_up()
         assert http_get(network.client, guest.address) == (200, build.PAGE)
         with connect(network.client, guest.address, linux_guest.ECHO_PORT) as connection:

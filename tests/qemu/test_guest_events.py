@@ -64,6 +64,24 @@ def test_guest_that_gets_another_device_while_it_is_copied_stays(site):
         wait_until(lambda: not site.leftovers_in_journals(), "clean journals", seconds=10)
 
 
+def test_guest_whose_disk_gets_a_snapshot_while_it_is_copied_stays(site, tmp_path):
+    """The destination has the disk open as it was, without what the guest writes from now on."""
+    disk, overlay = tmp_path / "disk.raw", tmp_path / "overlay.qcow2"
+    disk.write_bytes(bytes(1 << 20))
+    with source_and_target(GUEST, extra=["-drive", f"if=none,id=disk0,file={disk},format=raw",
+                                         "-device", "virtio-blk-pci,drive=disk0,share-rw=on"]) as (source, target):
+        with site.receiver(target) as receiver:
+            moving = site.start_migrate(source, receiver, *SLOW)
+            wait_precopy(source, target)
+            source.qmp.execute("blockdev-snapshot-sync", **{"device": "disk0", "snapshot-file": str(overlay)})
+            result = moving.wait(60)
+            assert result.exit_code == 4, result.stderr
+            assert "disks changed during its migration" in result.report["error"]
+            assert source.qmp.status() == "running" and leaks.uffd_mappings(source.pid) == {}
+            assert_gone(target)
+        wait_until(lambda: not site.leftovers_in_journals(), "clean journals", seconds=10)
+
+
 def test_qemu_that_stops_answering_while_its_guest_is_copied_is_let_go(site):
     with source_and_target(GUEST) as (source, target):
         before = leaks.snapshot(source)

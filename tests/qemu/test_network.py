@@ -98,7 +98,7 @@ def test_data_encryption_off_must_be_said_on_both_hosts(site):
 def test_direct_disk_under_load_moves_whole(site, tmp_path):
     disk = tmp_path / "disk.raw"
     linux_guest.write_disk_image(disk, mib=8)
-    drive = {"disk": disk, "disk_cache": "none"}
+    drive = {"disk": disk, "disk_direct": True}
     with network_and_guest(**drive) as (network, ticks, source), \
          awaited_twin(network, ticks, **drive) as target:
         assert "direct-I/O disk" in site.check(source).stdout

@@ -4,6 +4,7 @@ import socket
 import pytest
 
 from tests.harness import leaks
+from tests.harness.memory import touched_bytes
 from tests.harness.qemu import TESTGUEST, Qemu
 from .guests import assert_gone, assert_untouched, source_and_target
 
@@ -123,6 +124,34 @@ def test_disk_that_the_destination_does_not_share_is_refused(site, tmp_path):
         assert_gone(target)
 
 
+def test_memory_file_in_which_another_guest_lives_is_never_touched(site):
+    """A definition that names the source's own file: starting its QEMU would write firmware over the guest."""
+    with source_and_target(TINY) as (source, target):
+        before = leaks.snapshot(source)
+        definition = target.definition().replace(target.memory_files[0], source.memory_files[0])
+        with site.receiver(definition) as receiver:
+            result = site.migrate(source, receiver)
+        assert result.exit_code == 3, result.stderr
+        assert f"{source.memory_files[0]} belongs to another guest" in result.stderr
+        assert f"process {source.pid})" in result.stderr
+        assert_untouched(source, before)
+        assert_gone(target)
+
+
+def test_memory_of_another_guest_is_not_cleared_for_a_waiting_qemu(site):
+    """Its own firmware is there already, by its operator's doing; nothing more is done to that memory."""
+    with source_and_target(TINY) as (source, target):
+        used = touched_bytes(source.memory_files)
+        target.arguments = [word.replace(target.memory_files[0], source.memory_files[0])
+                            for word in target.arguments] + ["-incoming", "defer", "-S"]
+        target.memory_files = source.memory_files
+        target.start()
+        with site.receiver(qmp=target.ramferry_socket) as receiver:
+            result = site.migrate(source, receiver)
+        assert result.exit_code == 3 and "belongs to another guest" in result.stderr, result.stderr
+        assert touched_bytes(source.memory_files) >= used
+
+
 def test_destination_qemu_that_does_not_wait_for_a_guest_is_refused_and_lives(site):
     with Qemu("guest", kernel=TESTGUEST, append=TINY) as source, \
          Qemu("guest", kernel=TESTGUEST, append=TINY) as busy:
@@ -157,6 +186,16 @@ def test_qmp_socket_that_another_client_holds_is_a_clear_error_in_seconds(site):
         other.recv(100)
         checked = site.check(source)
         assert checked.returncode == 3 and source.ramferry_socket in checked.stdout
+
+
+def test_direct_io_below_a_disk_is_seen(site, tmp_path):
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    drive = ["-blockdev", f"driver=file,node-name=file0,filename={disk},cache.direct=on",
+             "-blockdev", "driver=raw,node-name=disk0,file=file0", "-device", "virtio-blk-pci,drive=disk0"]
+    with Qemu("guest", kernel=TESTGUEST, append=TINY, extra=drive) as source:
+        source.wait_running()
+        assert "direct-I/O disk" in site.check(source).stdout
 
 
 def test_check_finds_nothing_to_object_to_in_a_guest_that_can_be_moved(site):

@@ -25,7 +25,8 @@ class Inventory : public testing::Test {
     qemu_.Return("query-version", {{"qemu", {{"major", 7}, {"minor", 2}, {"micro", 22}}}});
     qemu_.Return("query-name", {{"name", "web1"}});
     qemu_.Return("query-status", {{"status", "running"}, {"running", true}});
-    qemu_.Return("query-cpus-fast", {{{"cpu-index", 0}}, {{"cpu-index", 1}}});
+    qemu_.Return("query-cpus-fast",
+                 {{{"cpu-index", 0}, {"qom-path", "/machine/cpu0"}}, {{"cpu-index", 1}}});
     qemu_.Return("query-migrate",
                  {{"status", "completed"}, {"blocked-reasons", {"a blocker", 7, "another"}}});
     qemu_.Return("query-block", {{{"device", "disk0"},
@@ -35,6 +36,8 @@ class Inventory : public testing::Test {
                                     {"cache", {{"direct", true}}},
                                     {"image", {{"virtual-size", 1 << 20}}}}}},
                                  {{"device", "cdrom"}}});
+    qemu_.Return("query-named-block-nodes", {{{"drv", "nbd"}, {"cache", {{"direct", false}}}}});
+    qemu_.Return("query-block-jobs", {{{"device", "disk0"}, {"type", "mirror"}}});
     qemu_.Return("human-monitor-command", "net0: type=tap\r\n \\ nic0: type=nic\r\n");
     qemu_.Handle("qom-list", [](const json& arguments) {
       const std::string path = arguments.value("path", "");
@@ -50,11 +53,19 @@ class Inventory : public testing::Test {
       return json{{"return", list}}.dump() + "\n";
     });
     qemu_.Handle("qom-get", [](const json& arguments) {
-      static const json kValues = {{"type", "pc-q35-7.2-machine"},
-                                   {"size", 64 << 20},
-                                   {"share", true},
-                                   {"mem-path", "/dev/shm/web1"},
-                                   {"readonly", false}};
+      static const json kValues = {
+          {"type", "pc-q35-7.2-machine"},
+          {"size", 64 << 20},
+          {"share", true},
+          {"mem-path", "/dev/shm/web1"},
+          {"readonly", false},
+          {"feature-words",
+           {{{"cpuid-register", "EBX"},
+             {"cpuid-input-eax", 7},
+             {"cpuid-input-ecx", 0},
+             {"features", 0x22}},
+            {{"cpuid-register", "EAX"}, {"cpuid-input-eax", 6}, {"features", 0}},
+            {{"cpuid-register", "EDX"}, {"cpuid-input-eax", 1}, {"features", 0xff}}}}};
       const std::string property = arguments.value("property", "");
       if (!kValues.contains(property)) {
         return std::string(R"({"error": {"class": "GenericError", "desc": "no such property"}})") +
@@ -87,15 +98,16 @@ TEST_F(Inventory, holds_what_qemu_says) {
   EXPECT_FALSE(inventory->backends[0].read_only);
   EXPECT_EQ(inventory->backends[0].mem_path, "/dev/shm/web1");
   EXPECT_EQ(inventory->backends[0].file_offset, 0u);
-  ASSERT_EQ(inventory->disks.size(), 1u);  // an empty drive is no disk
-  EXPECT_EQ(inventory->disks[0].description.device, "disk0");
-  EXPECT_EQ(inventory->disks[0].description.virtual_size, MiB(1));
-  EXPECT_TRUE(inventory->disks[0].description.shareable);  // by URL
+  ASSERT_EQ(inventory->disks.disks.size(), 1u);  // an empty drive is no disk
+  EXPECT_EQ(inventory->disks.disks[0].description.device, "disk0");
+  EXPECT_EQ(inventory->disks.disks[0].description.virtual_size, MiB(1));
+  EXPECT_TRUE(inventory->disks.disks[0].description.shareable);  // by URL
   EXPECT_TRUE(inventory->has_direct_disk());
   EXPECT_THAT(inventory->device_types, ElementsAre("virtio-net-pci", "pvpanic"));
   EXPECT_EQ(inventory->network_backends.size(), 2u);
   EXPECT_THAT(inventory->blockers, ElementsAre("a blocker", "another"));
   EXPECT_EQ(inventory->migration_status, "completed");
+  EXPECT_THAT(inventory->disks.jobs, ElementsAre("disk0 (mirror)"));
 }
 
 TEST_F(Inventory, guest_without_a_name_is_called_after_its_process) {
@@ -115,7 +127,7 @@ TEST_F(Inventory, local_disk_is_known_by_its_inode) {
                                   {"inserted", {{"file", path}, {"ro", true}}}}});
     const auto inventory = Take();
     EXPECT_TRUE(inventory.ok());
-    return inventory->disks.at(0).description;
+    return inventory->disks.disks.at(0).description;
   };
   EXPECT_EQ(disk(file).device, "/machine/disk");
   EXPECT_TRUE(disk(file).read_only);
@@ -126,6 +138,104 @@ TEST_F(Inventory, local_disk_is_known_by_its_inode) {
   EXPECT_NE(disk(file).local_identity, disk(other).local_identity);
   EXPECT_TRUE(disk(directory.File("gone")).local_identity.empty());
   EXPECT_TRUE(disk("json:{\"driver\": \"rbd\"}").shareable);
+}
+
+// With -blockdev a disk may say that it is cached, and the node below that opens its file is not.
+TEST_F(Inventory, direct_io_below_a_disk_is_found) {
+  const auto direct = [this](const json& nodes) {
+    qemu_.Return("query-block", {{{"device", "disk0"},
+                                  {"inserted",
+                                   {{"file", "nbd://store/web1"},
+                                    {"cache", {{"direct", false}}},
+                                    {"image", {{"virtual-size", 1 << 20}}}}}}});
+    qemu_.Return("query-named-block-nodes", nodes);
+    const auto inventory = Take();
+    EXPECT_TRUE(inventory.ok()) << inventory.status();
+    return inventory->has_direct_disk();
+  };
+  const json cached = {{"drv", "qcow2"}, {"cache", {{"direct", false}}}};
+  EXPECT_FALSE(direct({cached}));
+  EXPECT_TRUE(direct({cached, {{"drv", "file"}, {"cache", {{"direct", true}}}}}));
+  EXPECT_TRUE(direct({cached, {{"drv", "nvme"}}})) << "the device writes guest memory by itself";
+}
+
+TEST_F(Inventory, disk_handed_through_to_the_guest_is_direct) {
+  QemuInventory inventory;
+  inventory.device_types = {"scsi-hd"};
+  EXPECT_FALSE(inventory.has_direct_disk());
+  inventory.device_types.emplace_back("scsi-block");
+  EXPECT_TRUE(inventory.has_direct_disk());
+}
+
+TEST(Storage, is_shared_only_where_the_other_host_surely_reaches_it) {
+  for (
+      const char* name :
+      {"nbd://store/web1", "nbd:store:10809:exportname=web1", "nbd+tcp://store:10809/web1",
+       "rbd:pool/web1:id=x", "iscsi://user%pw@store:3260/iqn/0", "nfs://store/web1",
+       "ssh://root@store/web1.img", "https://store/web1.iso", "gluster://store/volume/web1",
+       "null-co://", R"(json:{"driver": "rbd", "pool": "p", "image": "web1"})",
+       R"(json:{"driver": "nbd", "server": {"type": "inet", "host": "store", "port": "1"}})",
+       R"(json:{"driver": "nbd", "server.type": "inet", "server.host": "store"})",
+       R"(json:{"driver": "raw", "file": {"driver": "https", "url": "https://store/web1"}})",
+       R"(json:{"driver": "throttle", "file": {"driver": "qcow2", "file": {"driver": "iscsi"}}})"}) {
+    EXPECT_TRUE(StorageOf(name, ::getpid()).shareable) << name;
+  }
+  for (const char* name :
+       {"",
+        "/srv/web1.img",
+        "web1.img",
+        "./odd:name",
+        "file:/srv/web1.img",
+        "host_device:/dev/sdb",
+        "nbd:unix:/run/nbd.sock",
+        "nbd+unix:///web1?socket=/run/nbd.sock",
+        "nbd://localhost/web1",
+        "nbd://127.0.0.1:10809/web1",
+        "nbd://[::1]/web1",
+        "nvme://0000:01:00.0/1",
+        "fat:rw:/srv",
+        "blkdebug::/srv/web1.img",
+        "unheard-of://store",
+        "json:",
+        "json:7",
+        "json:{}",
+        R"(json:{"driver": "qcow2", "file": "a-node"})",
+        R"(json:{"driver": "file", "filename": "/srv/web1.img"})",
+        R"(json:{"driver": "nbd", "server": {"type": "unix", "path": "/run/nbd.sock"}})",
+        R"(json:{"driver": "qcow2", "file": {"driver": "file", "filename": "/srv/web1.img"}})",
+        R"(json:{"driver": "qcow2", "file": {"driver": "rbd"},
+                 "backing": {"driver": "file", "filename": "/srv/base.img"}})"}) {
+    EXPECT_FALSE(StorageOf(name, ::getpid()).shareable) << name;
+  }
+}
+
+TEST_F(Inventory, disk_is_shared_only_with_all_that_it_is_based_on) {
+  TestDirectory directory;
+  const std::string base = directory.File("base.img");
+  ASSERT_EQ(::close(::creat(base.c_str(), 0600)), 0);
+  const auto disk = [this](const json& image) {
+    qemu_.Return("query-block", {{{"device", "disk0"},
+                                  {"inserted", {{"file", "nbd://store/web1"}, {"image", image}}}}});
+    const auto inventory = Take();
+    EXPECT_TRUE(inventory.ok()) << inventory.status();
+    return inventory->disks.disks.at(0).description;
+  };
+  EXPECT_TRUE(disk({{"filename", "nbd://store/web1"}}).shareable);
+  EXPECT_TRUE(
+      disk({{"filename", "nbd://store/web1"}, {"backing-image", {{"filename", "rbd:pool/base"}}}})
+          .shareable);
+  const DiskDescription based =
+      disk({{"filename", "nbd://store/web1"},
+            {"backing-image",
+             {{"filename", "rbd:pool/middle"}, {"backing-image", {{"filename", base}}}}}});
+  EXPECT_FALSE(based.shareable);
+  EXPECT_EQ(based.file, base) << "the one that is in the way";
+  EXPECT_FALSE(based.local_identity.empty()) << "on one host it is the same all the same";
+  const DiskDescription elsewhere =
+      disk({{"filename", "nbd://store/web1"},
+            {"format-specific", {{"data", {{"data-file", directory.File("none")}}}}}});
+  EXPECT_FALSE(elsewhere.shareable);
+  EXPECT_TRUE(elsewhere.local_identity.empty());
 }
 
 // Every command in turn answers with every kind of value that it should not.
@@ -153,7 +263,7 @@ TEST_F(Inventory, mistyped_answers_never_do_harm) {
             {"type", 5}}})};
   for (const char* command :
        {"query-version", "query-name", "query-status", "query-cpus-fast", "query-migrate",
-        "query-block", "human-monitor-command", "qom-list", "qom-get"}) {
+        "query-block", "query-named-block-nodes", "human-monitor-command", "qom-list", "qom-get"}) {
     for (const json& value : wrong) {
       Prepare();
       qemu_.Return(command, value);

@@ -36,7 +36,7 @@ QemuInventory Movable() {
           .status = "running",
           .vcpus = 2,
           .backends = {Ram()},
-          .disks = {Disk()},
+          .disks = {.disks = {Disk()}},
           .device_types = {"virtio-net-pci", "virtio-blk-pci"},
           .network_backends = {"net0: type=tap,ifname=tap0"}};
 }
@@ -78,6 +78,18 @@ const std::vector<Case>& MemoryAndDeviceCases() {
       {"memory_inside_a_file",
        [](QemuInventory& q) { q.backends[0].file_offset = 4096; },
        {"'ram'", "offset="}},
+      {"memory_on_a_network_file_system",
+       [](QemuInventory& q) { q.backends[0].on_shared_filesystem = true; },
+       {"'ram'", "/dev/shm/ram", "network file system"}},
+      {"vhost_scsi_device",
+       [](QemuInventory& q) { q.device_types.push_back("vhost-scsi-pci"); },
+       {"vhost-scsi-pci", "unplug"}},
+      {"nvdimm",
+       [](QemuInventory& q) { q.device_types.push_back("nvdimm"); },
+       {"nvdimm", "unplug"}},
+      {"virtio_pmem",
+       [](QemuInventory& q) { q.device_types.push_back("virtio-pmem-pci"); },
+       {"virtio-pmem-pci", "unplug"}},
       {"vfio_device",
        [](QemuInventory& q) { q.device_types.push_back("vfio-pci"); },
        {"vfio-pci", "unplug"}},
@@ -119,6 +131,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"no_backend",
              [](QemuInventory& q) { q.backends.clear(); },
              {"memory-backend-file", "share=on", "mem-path=", "libvirt"}},
+        Case{"block_job",
+             [](QemuInventory& q) { q.disks.jobs.emplace_back("disk0 (mirror)"); },
+             {"disk0 (mirror)", "block-job-cancel"}},
         Case{"too_many_backends",
              [](QemuInventory& q) { q.backends.assign(kMaxRegions + 1, Ram()); },
              {"257", "256"}},
@@ -168,27 +183,27 @@ INSTANTIATE_TEST_SUITE_P(
              [](QemuInventory& q) { q.backends.push_back(Ram("more")); },
              {"more memory backends"}},
         Case{"disk_of_another_name",
-             [](QemuInventory& q) { q.disks[0].description.device = "other"; },
+             [](QemuInventory& q) { q.disks.disks[0].description.device = "other"; },
              {"'disk0'", "does not exist"}},
         Case{"one_disk_too_many",
-             [](QemuInventory& q) { q.disks.push_back(Disk("more")); },
+             [](QemuInventory& q) { q.disks.disks.push_back(Disk("more")); },
              {"1 disks", "2 here"}},
         Case{"disk_of_another_size",
-             [](QemuInventory& q) { q.disks[0].description.virtual_size = MiB(9); },
+             [](QemuInventory& q) { q.disks.disks[0].description.virtual_size = MiB(9); },
              {"'disk0'", "9437184", "8388608"}},
         Case{"disk_read_only_here",
-             [](QemuInventory& q) { q.disks[0].description.read_only = true; },
+             [](QemuInventory& q) { q.disks.disks[0].description.read_only = true; },
              {"'disk0'", "read-only"}},
         Case{"disk_on_local_storage",
              [](QemuInventory& q) {
-               q.disks[0].description.shareable = false;
-               q.disks[0].description.local_identity = "other boot:8:1:42";
+               q.disks.disks[0].description.shareable = false;
+               q.disks.disks[0].description.local_identity = "other boot:8:1:42";
              },
              {"'disk0'", "NFS"}},
         Case{"disk_of_no_known_identity",
              [](QemuInventory& q) {
-               q.disks[0].description.shareable = false;
-               q.disks[0].description.local_identity = "";
+               q.disks.disks[0].description.shareable = false;
+               q.disks.disks[0].description.local_identity = "";
              },
              {"'disk0'", "/srv/web1.img"}}),
     NameOfCase);
@@ -204,7 +219,7 @@ TEST(Preflight, movable_guest_and_fitting_destination_have_no_reason) {
 
 TEST(Preflight, missing_disk_is_named) {
   QemuInventory here = Waiting();
-  here.disks.clear();
+  here.disks.disks.clear();
   EXPECT_THAT(DestinationReasons(Describe(Movable()), here),
               ElementsAre(HasSubstr("1 disks"), HasSubstr("'disk0'")));
 }
@@ -234,15 +249,15 @@ TEST(Preflight, any_migration_of_qemu_itself_under_way_is_a_reason) {
 TEST(Preflight, the_very_same_local_file_is_shared) {
   QemuInventory source = Movable();
   QemuInventory here = Waiting();
-  source.disks[0].description.shareable = here.disks[0].description.shareable = false;
+  source.disks.disks[0].description.shareable = here.disks.disks[0].description.shareable = false;
   EXPECT_THAT(DestinationReasons(Describe(source), here), IsEmpty());
 }
 
 TEST(Preflight, disk_shared_on_one_side_only_is_not_shared) {
   QemuInventory source = Movable();
   QemuInventory here = Waiting();
-  here.disks[0].description.shareable = false;
-  here.disks[0].description.local_identity = "another";
+  here.disks.disks[0].description.shareable = false;
+  here.disks.disks[0].description.local_identity = "another";
   EXPECT_EQ(DestinationReasons(Describe(source), here).size(), 1u);
 }
 
@@ -250,9 +265,9 @@ TEST(Preflight, read_only_disk_need_not_be_shared) {
   QemuInventory source = Movable();
   QemuInventory here = Waiting();
   for (QemuInventory* side : {&source, &here}) {
-    side->disks[0].description.shareable = false;
-    side->disks[0].description.read_only = true;
-    side->disks[0].description.local_identity = "";
+    side->disks.disks[0].description.shareable = false;
+    side->disks.disks[0].description.read_only = true;
+    side->disks.disks[0].description.local_identity = "";
   }
   EXPECT_THAT(DestinationReasons(Describe(source), here), IsEmpty());
 }
@@ -281,7 +296,7 @@ TEST(Preflight, all_reasons_are_listed_at_once) {
   here.vcpus = 64;
   here.backends[0].size = 4096;
   here.backends[0].share = false;
-  here.disks[0].description.virtual_size = MiB(1);
+  here.disks.disks[0].description.virtual_size = MiB(1);
   here.blockers = {"one"};
   const auto all = DestinationReasons(Describe(Movable()), here);
   EXPECT_EQ(all.size(), 8u) << JoinReasons(all);

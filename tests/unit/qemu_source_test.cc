@@ -30,6 +30,7 @@ class Source : public testing::Test {
     qemu_.Return("query-cpus-fast", json::array({json::object()}));
     qemu_.Return("query-migrate", json::object());
     qemu_.Return("query-block", json::array());
+    qemu_.Return("query-named-block-nodes", json::array());
     qemu_.Handle("qom-get", [this](const json& arguments) {
       const json values = {{"type", "pc-q35-7.2-machine"},
                            {"size", kSize},
