@@ -33,7 +33,7 @@ struct GuestDescription {
   std::vector<RegionDescription> regions;
   std::vector<DiskDescription> disks;
   // What the hypervisor's glue on the other side needs besides, in its own words: Xen's
-  // hypervisor-glue/xen/blueprint.h; empty for QEMU.
+  // hypervisor-glue/xen/blueprint.h, QEMU's hypervisor-glue/qemu/cpu_features.h.
   std::string blueprint;
 
   friend bool operator==(const GuestDescription&, const GuestDescription&) = default;

@@ -8,6 +8,7 @@
 #include "base/numa_memory.h"
 #include "base/status.h"
 #include "fmt/format.h"
+#include "hypervisor-glue/qemu/cpu_features.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
 
 namespace ramferry {
@@ -171,6 +172,10 @@ absl::StatusOr<QemuInventory> TakeInventory(QmpClient& qmp) {
   }
   ASSIGN_OR_RETURN(const json cpus, qmp.Execute("query-cpus-fast"));
   inventory.vcpus = static_cast<uint32_t>(cpus.size());
+  if (cpus.is_array() && !cpus.empty()) {
+    const auto words = QomGet(qmp, Field<std::string>(cpus[0], "qom-path"), "feature-words");
+    if (words.ok()) inventory.cpu_features = CpuFeatures(*words);
+  }
   RETURN_IF_ERROR(TakeBackends(qmp, inventory));
   // A machine without memory devices answers with an error, or with an empty list.
   const auto plugged = qmp.Execute("query-memory-devices");

@@ -39,6 +39,7 @@ struct QemuInventory {
   std::string machine;  // "pc-q35-7.2"
   std::string status;   // run state, e.g. "running", "inmigrate"
   uint32_t vcpus = 0;
+  std::string cpu_features;  // of the first one: cpu_features.h
   std::vector<QemuVcpu> vcpu_threads;
   std::vector<MemoryBackend> backends;
   QemuDisks disks;

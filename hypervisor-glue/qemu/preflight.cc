@@ -5,6 +5,8 @@
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "hypervisor-glue/qemu/cpu_features.h"
+#include "hypervisor-glue/qemu/qmp_json.h"
 
 namespace ramferry {
 namespace {
@@ -106,6 +108,12 @@ void CheckDevices(const QemuInventory& inventory, std::vector<std::string>& reas
   }
 }
 
+// What Describe wrote; "" if another kind of source, or an older one, said nothing.
+std::string CpuFeaturesIn(const GuestDescription& guest) {
+  const auto record = nlohmann::json::parse(guest.blueprint, nullptr, /*allow_exceptions=*/false);
+  return Field<std::string>(record, "cpu_features");
+}
+
 // Why the destination's disk is not surely the source's; empty when it is.
 std::string DiskReason(const DiskDescription& source, const DiskDescription& here) {
   if (source.virtual_size != here.virtual_size) {
@@ -181,6 +189,13 @@ std::vector<std::string> DestinationReasons(const GuestDescription& guest,
     reasons.push_back(fmt::format("{} vCPUs on the source but {} here: use -smp {}", guest.vcpus,
                                   destination.vcpus, guest.vcpus));
   }
+  const std::string missing = MissingCpuFeatures(CpuFeaturesIn(guest), destination.cpu_features);
+  if (!missing.empty()) {
+    reasons.push_back(fmt::format(
+        "the guest's processor can do what this one cannot (CPUID leaf.subleaf.register=bits: {}): "
+        "use the same -cpu on both sides, a model that both hosts have",
+        missing));
+  }
   for (const RegionDescription& region : guest.regions) {
     const auto same =
         std::find_if(destination.backends.begin(), destination.backends.end(),
@@ -224,6 +239,7 @@ GuestDescription Describe(const QemuInventory& inventory) {
                          .machine = inventory.machine,
                          .vcpus = inventory.vcpus,
                          .running = inventory.status == "running"};
+  guest.blueprint = nlohmann::json{{"cpu_features", inventory.cpu_features}}.dump();
   for (const MemoryBackend& backend : inventory.backends) {
     guest.regions.push_back(
         {.name = backend.id, .size = ByteCount(backend.size), .numa_node = backend.guest_node});

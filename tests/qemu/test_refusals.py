@@ -76,9 +76,10 @@ def test_guest_without_any_memory_backend_is_refused(site):
     ({"machine": "pc"}, ["machine type is pc-q35", "use -machine pc-q35"]),
     ({"memory_mib": 192}, ["memory backend 'ram0' has 201326592 bytes here but 268435456 on the source"]),
     ({"smp": 3}, ["1 vCPUs on the source but 3 here: use -smp 1"]),
+    ({"extra": ["-cpu", "qemu64,-pni"]}, ["can do what this one cannot", "1.0.ECX=1)", "use the same -cpu"]),
     ({"memory_mib": [128, 128], "smp": 2}, ["more memory backends here", "use -smp 1"]),
     ({"machine": "pc", "smp": 2}, ["use -machine pc-q35", "use -smp 1"]),
-], ids=["machine-type", "memory-size", "vcpus", "numa-nodes", "every-reason-at-once"])
+], ids=["machine-type", "memory-size", "vcpus", "processor", "numa-nodes", "every-reason-at-once"])
 def test_destination_that_differs_is_refused_with_every_reason(site, there, reasons):
     with Qemu("guest", kernel=TESTGUEST, append=TINY) as source, \
          Qemu("guest", kernel=TESTGUEST, append=TINY, awaited=True, **there) as target:

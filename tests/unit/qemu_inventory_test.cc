@@ -8,6 +8,7 @@
 #include "fake_qmp_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "hypervisor-glue/qemu/cpu_features.h"
 #include "hypervisor-glue/qemu/inventory.h"
 
 namespace ramferry {
@@ -90,6 +91,7 @@ TEST_F(Inventory, holds_what_qemu_says) {
   EXPECT_EQ(inventory->machine, "pc-q35-7.2");
   EXPECT_EQ(inventory->status, "running");
   EXPECT_EQ(inventory->vcpus, 2u);
+  EXPECT_EQ(inventory->cpu_features, "1.0.EDX=ff;7.0.EBX=22");
   ASSERT_EQ(inventory->backends.size(), 1u);
   EXPECT_EQ(inventory->backends[0].id, "ram");
   EXPECT_EQ(inventory->backends[0].type, "memory-backend-file");
@@ -165,6 +167,18 @@ TEST_F(Inventory, disk_handed_through_to_the_guest_is_direct) {
   EXPECT_FALSE(inventory.has_direct_disk());
   inventory.device_types.emplace_back("scsi-block");
   EXPECT_TRUE(inventory.has_direct_disk());
+}
+
+TEST(CpuFeatures, that_are_missing_are_named) {
+  EXPECT_EQ(MissingCpuFeatures("1.0.EDX=ff;7.0.EBX=22", "7.0.EBX=2;1.0.EDX=f"),
+            "1.0.EDX=f0;7.0.EBX=20");
+  EXPECT_EQ(MissingCpuFeatures("7.0.EBX=22", "1.0.EDX=ff"), "7.0.EBX=22");
+  EXPECT_EQ(MissingCpuFeatures("7.0.EBX=22", "7.0.EBX=ffffffff"), "");
+  EXPECT_EQ(MissingCpuFeatures("", "7.0.EBX=1"), "");
+  EXPECT_EQ(MissingCpuFeatures("7.0.EBX=22", ""), "");
+  for (const char* unreadable : {"7.0.EBX", "7.0.EBX=", "7.0.EBX=xyz", "=-1"}) {
+    EXPECT_EQ(MissingCpuFeatures(unreadable, "7.0.EBX=ffffffff"), unreadable);
+  }
 }
 
 TEST(Storage, is_shared_only_where_the_other_host_surely_reaches_it) {

@@ -35,6 +35,7 @@ QemuInventory Movable() {
           .machine = "pc-q35-7.2",
           .status = "running",
           .vcpus = 2,
+          .cpu_features = "1.0.EDX=ff;7.0.EBX=22",
           .backends = {Ram()},
           .disks = {.disks = {Disk()}},
           .device_types = {"virtio-net-pci", "virtio-blk-pci"},
@@ -173,6 +174,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"much_older_qemu", [](QemuInventory& q) { q.version = "6.10.0"; }, {"6.10.0"}},
         Case{"fewer_vcpus", [](QemuInventory& q) { q.vcpus = 1; }, {"-smp 2"}},
         Case{"more_vcpus", [](QemuInventory& q) { q.vcpus = 3; }, {"-smp 2"}},
+        Case{"lesser_processor",
+             [](QemuInventory& q) { q.cpu_features = "1.0.EDX=ff;7.0.EBX=2"; },
+             {"7.0.EBX=20", "-cpu"}},
         Case{"smaller_memory",
              [](QemuInventory& q) { q.backends[0].size = 32 << 20; },
              {"'ram'", "33554432", "67108864"}},
@@ -270,6 +274,19 @@ TEST(Preflight, read_only_disk_need_not_be_shared) {
     side->disks.disks[0].description.local_identity = "";
   }
   EXPECT_THAT(DestinationReasons(Describe(source), here), IsEmpty());
+}
+
+TEST(Preflight, better_processor_and_one_that_is_not_known_will_do) {
+  for (const char* features : {"1.0.EDX=1ff;7.0.EBX=ffff;d.1.EAX=f", ""}) {
+    QemuInventory here = Waiting();
+    here.cpu_features = features;
+    EXPECT_THAT(DestinationReasons(Describe(Movable()), here), IsEmpty()) << features;
+  }
+  for (const char* blueprint : {"", "{}", "not JSON", "{\"cpu_features\": 7}"}) {
+    GuestDescription guest = Describe(Movable());
+    guest.blueprint = blueprint;
+    EXPECT_THAT(DestinationReasons(guest, Waiting()), IsEmpty()) << blueprint;
+  }
 }
 
 // A person who must restart a guest wants to do it once.
