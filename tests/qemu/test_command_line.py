@@ -1,6 +1,9 @@
 """The command line end to end: help, certificates, configuration, who may talk to whom."""
 import os
+import pty
+import re
 import stat
+import subprocess
 
 import pytest
 
@@ -83,6 +86,27 @@ def test_status_shows_a_migration_under_way_on_both_hosts(site):
             moving.process.terminate()
             assert moving.wait().exit_code == 130
             assert_gone(target)
+
+
+def test_on_a_terminal_one_line_lives_and_is_written_over(site):
+    with source_and_target(TINY) as (source, target), site.receiver(target) as receiver:
+        terminal, stderr = pty.openpty()
+        with subprocess.Popen([ramferry.binary(), "migrate", f"qemu:{source.ramferry_socket}",
+                               f"127.0.0.1:{receiver.port}", *site.identity("source")],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr) as moving:
+            os.close(stderr)
+            shown = b""
+            try:
+                while part := os.read(terminal, 4096):
+                    shown += part
+            except OSError:  # how a terminal ends
+                pass
+            os.close(terminal)
+        assert moving.returncode == 0, shown
+    line = re.search(rb"\r\x1b\[K(round 1: [^\r\n]*)\r\x1b\[K", shown)
+    assert line, shown
+    for word in (b"pages", b"MiB/s", b"dirty again", b"predicted downtime", b"next round about"):
+        assert word in line[1], line[1]
 
 
 @pytest.mark.parametrize("what, reason", [
