@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 
 #include <fstream>
+#include <mutex>
 
 namespace ramferry {
 namespace {
@@ -17,7 +18,11 @@ std::string FirstLineOf(const char* path) {
 }  // namespace
 
 std::string HostBootId() {
-  return FirstLineOf("/proc/sys/kernel/random/boot_id");
+  static std::mutex mutex;
+  static std::string id;  // the same for ever, also when no descriptor is left to read it
+  const std::lock_guard lock(mutex);
+  if (id.empty()) id = FirstLineOf("/proc/sys/kernel/random/boot_id");
+  return id;
 }
 
 std::string HostName() {

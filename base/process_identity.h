@@ -13,10 +13,11 @@ struct ProcessIdentity {
   friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
 };
 
-// Of a process that lives; all zero when there is none. A zombie has ended.
+// Of a process that lives; all zero when there is none, or it cannot be told. A zombie has ended.
 [[nodiscard]] ProcessIdentity IdentityOf(int64_t pid);
 
-// Whether this very process still lives.
+// Whether this very process still lives. Where that cannot be told now it is taken to: much is done
+// to what a dead process left.
 [[nodiscard]] bool Lives(const ProcessIdentity& process);
 
 }  // namespace ramferry

@@ -11,14 +11,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <optional>
-#include <sstream>
 #include <utility>
 
 #include "base/private_directory.h"
 #include "base/process_identity.h"
 #include "base/status.h"
+#include "base/text_file.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 
@@ -45,6 +44,12 @@ absl::Status SyncDirectory(const std::string& path) {
     return ErrnoStatus(errno, "cannot sync the journal directory " + path);
   }
   return absl::OkStatus();
+}
+
+// Read once, by Journal::Open: later there may be no descriptor left for it.
+const ProcessIdentity& ThisProcess() {
+  static const ProcessIdentity self = IdentityOf(::getpid());
+  return self;
 }
 
 // For tests of what a crash leads to: with RAMFERRY_TEST_STOP=before:PHASE or after:PHASE in its
@@ -132,6 +137,10 @@ absl::StatusOr<Journal> Journal::Open(std::string directory) {
   if (!made.ok()) {
     return absl::Status(made.code(), Message(made) + " (or choose another with --state-dir)");
   }
+  // Without it nobody could tell later whether this process lives.
+  if (ThisProcess().pid == 0) {
+    return absl::UnavailableError("cannot read /proc/self/stat: is /proc mounted?");
+  }
   if (::access(directory.c_str(), W_OK | X_OK) != 0) {
     return ErrnoStatus(errno, "cannot write to the state directory " + directory);
   }
@@ -178,12 +187,16 @@ absl::Status Journal::Remove(const std::string& migration_id, Role role) const {
 
 absl::StatusOr<JournalEntry> Journal::Read(const std::string& migration_id, Role role) const {
   const std::string path = PathOf(migration_id, role);
-  std::ifstream file(path);
-  if (!file) return absl::NotFoundError("no journal entry " + path);
-  std::stringstream text;
-  text << file.rdbuf();
-  auto entry = ParseJournalEntry(text.str());
-  if (!entry.ok()) return Annotate(entry.status(), "journal entry " + path);
+  // An entry that cannot be read now (too many files are open, say) is not one that is not there.
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, "the journal entry"));
+  auto entry = ParseJournalEntry(text);
+  if (!entry.ok()) {
+    return absl::Status(
+        entry.status().code(),
+        fmt::format("journal entry {}: {}. Nothing is begun or settled on this host while it is "
+                    "there: see on both hosts where its guest runs, then remove it",
+                    path, Message(entry.status())));
+  }
   return entry;
 }
 
@@ -215,7 +228,7 @@ absl::StatusOr<UniqueFd> Journal::Lock() const {
 }
 
 void StampWithThisProcess(JournalEntry& entry) {
-  const ProcessIdentity self = IdentityOf(::getpid());
+  const ProcessIdentity& self = ThisProcess();
   entry.boot_id = self.boot_id;
   entry.pid = self.pid;
   entry.pid_started = self.started;

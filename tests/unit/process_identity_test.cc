@@ -1,6 +1,7 @@
 // A process is known again, and never mistaken for another.
 #include "base/process_identity.h"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +43,18 @@ TEST(ProcessIdentity, a_process_that_nobody_has_waited_for_has_ended_all_the_sam
   EXPECT_FALSE(Lives(identity));
   EXPECT_EQ(IdentityOf(child), ProcessIdentity{});
   ::waitpid(child, nullptr, 0);
+}
+
+// Its guest would be given up, or its journal entry settled under its hands.
+TEST(ProcessIdentity, a_process_that_cannot_be_looked_at_now_is_not_taken_for_a_dead_one) {
+  const ProcessIdentity self = IdentityOf(::getpid());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 0;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  EXPECT_TRUE(Lives(self));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(ProcessIdentity, nothing_is_no_process) {
