@@ -18,9 +18,6 @@ using std::chrono::seconds;
 
 // For the hypervisor to load its devices.
 constexpr seconds kLoadTime{60};
-// Device state that is held back in memory: QEMU's is under 1 MiB, graphics and many queues add
-// some.
-constexpr uint64_t kMostHeldState = 256 << 20;
 
 absl::Status Unexpected(const ControlMessage& message, const char* due) {
   return absl::InvalidArgumentError(
@@ -114,10 +111,12 @@ absl::Status DestinationMigration::Greet() {
                     kOldestProtocolVersion, kProtocolVersion));
   }
   // A migration id names a journal entry: an old one must not be written over.
-  if (context_.journal.Read(hello->migration_id, Role::kDestination).ok()) {
+  const auto known = context_.journal.Read(hello->migration_id, Role::kDestination);
+  if (known.ok()) {
     return absl::AlreadyExistsError("migration " + hello->migration_id +
                                     " is known here already: start a new one");
   }
+  if (!absl::IsNotFound(known.status())) return known.status();
   entry_ = {.migration_id = hello->migration_id,
             .role = Role::kDestination,
             .phase = Phase::kStarting,
@@ -201,8 +200,11 @@ absl::Status DestinationMigration::TakeImage() {
         RETURN_IF_ERROR(guest_->LoadDeviceState(state->bytes));
         continue;
       }
-      if (held_state_.size() + state->bytes.size() > kMostHeldState) {
-        return absl::ResourceExhaustedError("the guest's device state is larger than 256 MiB");
+      if (held_state_.size() + state->bytes.size() > context_.most_held_state) {
+        return absl::ResourceExhaustedError(
+            fmt::format("the guest's device state is larger than {} bytes, which is all that is "
+                        "held while a guest is stopped",
+                        context_.most_held_state));
       }
       held_state_.insert(held_state_.end(), state->bytes.begin(), state->bytes.end());
     } else if (const auto* drop = std::get_if<DropTransport>(&message)) {

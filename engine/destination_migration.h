@@ -48,6 +48,9 @@ struct DestinationContext {
   // A source that holds its guest stopped has no reason to wait longer than this with its next
   // word.
   std::chrono::milliseconds ownership_time{60'000};
+  // Device state that is held back in memory while the guest is stopped: QEMU's is under 1 MiB,
+  // graphics and many queues add some.
+  uint64_t most_held_state = 256 << 20;
   // What the guest's memory and the threads that receive it are placed by, as it is now; null: they
   // are not.
   std::function<absl::StatusOr<HostTopology>()> host_topology;

@@ -1,5 +1,8 @@
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -43,6 +46,20 @@ std::string ReservedComplaint(const std::function<void(Reserved&)>& spoil) {
 }
 std::string HelloComplaint(const std::function<void(Hello&)>& spoil) {
   return Complaint<Hello>(SampleHello(), spoil);
+}
+
+// RAMFERRY_UPDATE_CORPUS=1 in the environment writes them.
+TEST(ControlCodec, fuzzer_begins_from_a_good_message_of_every_kind) {
+  for (const ControlMessage& message : SampleMessages()) {
+    const std::string path = std::string(RAMFERRY_CORPUS "/control_message/") + NameOf(message);
+    if (std::getenv("RAMFERRY_UPDATE_CORPUS") != nullptr) {
+      std::ofstream(path, std::ios::binary) << Encoded(message).SerializeAsString();
+    }
+    std::ifstream file(path, std::ios::binary);
+    std::stringstream bytes;
+    bytes << file.rdbuf();
+    EXPECT_TRUE(bytes.str() == Encoded(message).SerializeAsString()) << path;
+  }
 }
 
 TEST(ControlCodec, every_message_survives_the_wire) {

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <sstream>
 
 #include "base/status.h"
 #include "engine/journal.h"
@@ -49,6 +50,39 @@ class JournalTest : public ::testing::Test {
   ScratchDirectory scratch_;
   Journal journal_ = *Journal::Open(scratch_.path() + "/state");
 };
+
+TEST(JournalCorpus, fuzzer_begins_from_a_good_entry_of_every_phase) {
+  int good = 0;
+  for (const auto& file : std::filesystem::directory_iterator(RAMFERRY_CORPUS "/journal")) {
+    std::ifstream stream(file.path());
+    std::stringstream text;
+    text << stream.rdbuf();
+    const auto entry = ParseJournalEntry(text.str());
+    const std::string name = file.path().filename();
+    EXPECT_EQ(entry.ok(), !name.starts_with("refused")) << name << entry.status();
+    if (entry.ok()) {
+      ++good;
+      EXPECT_EQ(NameOf(entry->phase), name);
+    }
+  }
+  EXPECT_EQ(good, static_cast<int>(Phase::kReleased) + 1);
+}
+
+TEST_F(JournalTest, an_entry_that_cannot_be_read_now_is_not_one_that_is_not_there) {
+  JournalEntry entry = Sample();
+  ASSERT_TRUE(journal_.Write(entry).ok());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 0;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const absl::Status status = journal_.Read(entry.migration_id, entry.role).status();
+  StampWithThisProcess(entry);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_FALSE(status.ok());
+  EXPECT_FALSE(absl::IsNotFound(status)) << status;
+  EXPECT_TRUE(WriterLives(entry));
+}
 
 TEST_F(JournalTest, every_field_and_every_phase_round_trips) {
   for (int phase = 0; phase <= static_cast<int>(Phase::kReleased); ++phase) {
