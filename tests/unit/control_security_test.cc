@@ -1,6 +1,9 @@
 // Who may talk to whom: certificates that must not work, and what is said about them.
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -11,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "tests/unit/control_relay.h"
 #include "tests/unit/control_site.h"
+#include "transport/control/door.h"
 #include "transport/control/revocation.h"
 
 namespace ramferry {
@@ -139,6 +143,17 @@ TEST_F(ControlSecurity, guests_go_only_to_hosts_on_the_sources_list) {
   EXPECT_TRUE(ConnectControl(options).ok());
 }
 
+TEST_F(ControlSecurity, a_new_list_counts_from_the_next_connection) {
+  Start(site_.Destination(), {.allowed = {"gamma.example"}});
+  const ControlClientOptions options = {
+      .host = "localhost", .port = server_->port(), .identity = site_.Host("alpha.example")};
+  EXPECT_EQ(ConnectControl(options).status().code(), Code::kPermissionDenied);
+  server_->SetPolicy({.allowed = {"alpha.example"}});
+  EXPECT_TRUE(ConnectControl(options).ok());
+  server_->SetPolicy({.allowed = {"gamma.example"}});
+  EXPECT_EQ(ConnectControl(options).status().code(), Code::kPermissionDenied);
+}
+
 // And the list counts from the moment that it is there.
 TEST_F(ControlSecurity, a_revoked_source_is_refused_and_told_so) {
   const std::string list = site_.Path("crl.pem");
@@ -187,6 +202,96 @@ TEST_F(ControlSecurity, a_list_that_is_missing_broken_or_anothers_lets_nobody_in
     EXPECT_THAT(std::string(status.message()), HasSubstr(list));
   }
   EXPECT_TRUE(CheckNotRevoked(alpha.certificate_pem, alpha.ca_pem, "").ok());
+}
+
+// This process may open only so many descriptors more while it lives.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t more) {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    const UniqueFd next(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    rlimit few = before_;
+    few.rlim_cur = std::min(before_.rlim_cur, static_cast<rlim_t>(next.get()) + more);
+    ::setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+// A connection from 127.0.0.2 that says nothing.
+UniqueFd SilentStranger(uint16_t port) {
+  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return fd;
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+  ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fd.Reset();
+  return fd;
+}
+
+TEST_F(ControlSecurity, strangers_neither_use_up_what_may_be_open_nor_shut_others_out) {
+  service_.serve = [](ControlChannel& channel) {
+    while (true) {
+      auto message = channel.Receive(In(1h));
+      if (!message.ok() || !channel.Send(*message).ok()) return;
+    }
+  };
+  Start(site_.Destination());
+  const ControlClientOptions options = {
+      .host = "127.0.0.1", .port = server_->port(), .identity = site_.Host("alpha.example")};
+  auto proven = ConnectControl(options);
+  ASSERT_TRUE(proven.ok()) << proven.status();
+  std::vector<UniqueFd> strangers;
+  {
+    // Room for them, and for those of them that may be held at a time.
+    constexpr size_t kStrangers = 400;
+    const FewDescriptors few(kStrangers + 300);
+    for (size_t i = 0; i < kStrangers; ++i) {
+      UniqueFd stranger = SilentStranger(server_->port());
+      if (!stranger.valid()) break;
+      strangers.push_back(std::move(stranger));
+    }
+  }
+  auto another = ConnectControl(options);
+  EXPECT_TRUE(another.ok()) << another.status();
+  ASSERT_TRUE((*proven)->Send(Paused{}).ok());
+  EXPECT_TRUE((*proven)->Receive(In(60s)).ok());
+}
+
+TEST_F(ControlSecurity, one_host_has_only_so_many_connections) {
+  service_.serve = [](ControlChannel& channel) { (void)channel.Receive(In(1h)); };
+  server_ = StartServer({.address = "127.0.0.1",
+                         .identity = site_.Destination(),
+                         .max_migrations = 2 * Door::kMostOfOneHost},
+                        service_);
+  ASSERT_NE(server_, nullptr);
+  ControlClientOptions options = {
+      .host = "localhost", .port = server_->port(), .identity = site_.Host("alpha.example")};
+  std::vector<std::unique_ptr<ControlChannel>> channels;
+  for (size_t i = 0; i < Door::kMostOfOneHost; ++i) {
+    auto channel = ConnectControl(options);
+    ASSERT_TRUE(channel.ok()) << channel.status();
+    channels.push_back(*std::move(channel));
+  }
+  const absl::Status refused = ConnectControl(options).status();
+  EXPECT_EQ(refused.code(), Code::kResourceExhausted) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("one host may have no more"));
+  ControlClientOptions gamma = options;
+  gamma.identity = site_.Host("gamma.example");
+  EXPECT_TRUE(ConnectControl(gamma).ok());
+  channels.pop_back();
+  absl::Status again;
+  for (const Deadline deadline = In(60s); Clock::now() < deadline;) {
+    again = ConnectControl(options).status();
+    if (again.ok()) break;
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_TRUE(again.ok()) << again;
 }
 
 TEST_F(ControlSecurity, a_plaintext_client_never_reaches_the_service) {

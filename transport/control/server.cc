@@ -14,8 +14,8 @@
 #include "transport/control/codec.h"
 #include "transport/control/connection_limits.h"
 #include "transport/control/control.grpc.pb.h"
+#include "transport/control/door.h"
 #include "transport/control/grpc_log.h"
-#include "transport/control/listen_error.h"
 #include "transport/control/message_check.h"
 #include "transport/control/peer.h"
 #include "transport/control/stream.h"
@@ -27,6 +27,8 @@ using std::chrono::seconds;
 
 constexpr int kHandshakeMilliseconds = 10'000;
 constexpr int kMaxCallsPerConnection = 16;
+// Of a connection without a call.
+constexpr int kIdleMilliseconds = 60'000;
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()),
@@ -82,16 +84,20 @@ class Server : public ControlServer, private v1::Control::CallbackService {
  public:
   Server(const ControlServerOptions& options, ControlService& service)
       : service_(service),
-        policy_(options.policy),
         ca_pem_(options.identity.ca_pem),
-        max_migrations_(options.max_migrations) {}
+        max_migrations_(options.max_migrations),
+        policy_(options.policy) {}
   ~Server() override {
     while (!Stop(In(seconds(60))).ok()) {
     }
   }
 
   absl::Status Listen(const ControlServerOptions& options);
-  uint16_t port() const override { return port_; }
+  uint16_t port() const override { return door_->port(); }
+  void SetPolicy(PeerPolicy policy) override {
+    const std::lock_guard lock(policy_mutex_);
+    policy_ = std::move(policy);
+  }
   absl::Status Stop(Deadline deadline) override;
 
  private:
@@ -116,11 +122,14 @@ class Server : public ControlServer, private v1::Control::CallbackService {
   std::list<Migration> TakeFinished();  // lock held; their threads are to be joined without it
 
   ControlService& service_;
-  const PeerPolicy policy_;
   const std::string ca_pem_;
   const size_t max_migrations_;
-  uint16_t port_ = 0;
+  std::unique_ptr<Door> door_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
+
+  mutable std::mutex policy_mutex_;
+  PeerPolicy policy_;  // guarded by policy_mutex_
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -135,13 +144,13 @@ absl::Status Server::Listen(const ControlServerOptions& options) {
   tls.pem_root_certs = options.identity.ca_pem;
   tls.pem_key_cert_pairs = {
       {.private_key = options.identity.key_pem, .cert_chain = options.identity.certificate_pem}};
+  ASSIGN_OR_RETURN(door_, Door::Open(options.address, options.port));
   grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort(HostAndPort(options.address, options.port),
-                           grpc::SslServerCredentials(tls), &port);
+  using Builder = grpc::ServerBuilder::experimental_type;
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      Builder::ExternalConnectionType::FROM_FD, grpc::SslServerCredentials(tls));
   builder.RegisterService(this);
   builder.SetMaxReceiveMessageSize(kMaxFrameBytes);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second server must fail
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // no limit
@@ -149,19 +158,31 @@ absl::Status Server::Listen(const ControlServerOptions& options) {
                              kLeastPingIntervalMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMilliseconds);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsPerConnection);
   server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port <= 0) {
-    return ExplainListenError(options.address, options.port);
+  if (server_ == nullptr) {
+    return absl::InvalidArgumentError("this host's certificate and key cannot be used");
   }
-  port_ = static_cast<uint16_t>(port);
+  door_->Begin([this](UniqueFd connection) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters taken;
+    taken.fd = connection.Release();
+    acceptor_->HandleNewConnection(&taken);
+  });
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> Server::Admit(const grpc::CallbackServerContext& context) const {
-  return AdmitPeer(*context.auth_context(), policy_, ca_pem_,
-                   "the list of those that may send guests here; its name must be added to this "
-                   "destination's allow-list");
+  const PeerPolicy policy = [this] {
+    const std::lock_guard lock(policy_mutex_);
+    return policy_;
+  }();
+  ASSIGN_OR_RETURN(std::string name,
+                   AdmitPeer(*context.auth_context(), policy, ca_pem_,
+                             "the list of those that may send guests here; its name must be added "
+                             "to this destination's allow-list"));
+  RETURN_IF_ERROR(door_->Prove(context.peer(), name));
+  return name;
 }
 
 grpc::ServerBidiReactor<v1::Frame, v1::Frame>* Server::Migrate(
@@ -270,6 +291,7 @@ absl::Status Server::Stop(Deadline deadline) {
     }
   }
   for (Migration& migration : finished) migration.thread.join();
+  door_->Close();
   // Now only calls without a migration are left: they get until the deadline, then are cancelled.
   server_->Shutdown(std::chrono::system_clock::now() +
                     std::max(deadline - Clock::now(), Clock::duration(seconds(0))));

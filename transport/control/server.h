@@ -60,6 +60,9 @@ class ControlServer {
 
   [[nodiscard]] virtual uint16_t port() const = 0;
 
+  // Who may come from now on. What is under way goes on.
+  virtual void SetPolicy(PeerPolicy policy) = 0;
+
   // Takes no new migration, closes the channels of those under way (their Send and Receive fail
   // with Unavailable), and waits for every Serve to return. DeadlineExceeded: some have not; call
   // again.
