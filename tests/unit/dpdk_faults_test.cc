@@ -1,8 +1,13 @@
 // What a page channel over DPDK makes of a network that loses, doubles and disorders packets, of a
 // cable that is pulled, and of a peer that resets or refuses.
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
+#include <cerrno>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -11,6 +16,7 @@
 #include "tests/unit/faulty_wire.h"
 #include "tests/unit/tcp_test_guest.h"
 #include "transport/dpdk/dpdk_transport.h"
+#include "transport/dpdk/stack.h"
 #include "transport/tcp/tcp_connector.h"
 #include "transport/tcp/tcp_listener.h"
 
@@ -143,6 +149,69 @@ TEST_F(DpdkFaults, address_that_nobody_has_is_named_with_what_to_look_at) {
   const auto connection = site_->poller()->Connect("10.99.0.77", 4711, 5s, -1, In(1s));
   EXPECT_TRUE(absl::IsDeadlineExceeded(connection.status())) << connection.status();
   EXPECT_THAT(std::string(connection.status().message()), HasSubstr("nobody there answers ARP"));
+}
+
+// Sum of 16-bit words, as the internet's checksum wants it (RFC 1071).
+uint32_t Sum(const void* bytes, size_t size) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < size; i += 2) {
+    uint16_t word = 0;
+    std::memcpy(&word, static_cast<const char*>(bytes) + i, 2);
+    sum += word;
+  }
+  return sum;
+}
+
+// Begins connections from addresses that nobody has.
+void FloodWithSyns(uint16_t port, uint32_t count) {
+  const UniqueFd raw(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+  ASSERT_TRUE(raw.valid());
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  ::inet_pton(AF_INET, DpdkSite::kPortAddress, &to.sin_addr);
+  for (uint32_t i = 0; i < count; ++i) {
+    struct {
+      iphdr ip;
+      tcphdr tcp;
+    } packet{};
+    packet.ip.version = 4;
+    packet.ip.ihl = 5;
+    packet.ip.ttl = 64;
+    packet.ip.protocol = IPPROTO_TCP;
+    packet.ip.tot_len = htons(sizeof packet);
+    packet.ip.saddr = htonl(0x0a630000U + 100 + i % 100);  // 10.99.0.100 and on
+    packet.ip.daddr = to.sin_addr.s_addr;
+    packet.tcp.source = htons(static_cast<uint16_t>(1024 + i));
+    packet.tcp.dest = htons(port);
+    packet.tcp.seq = i;
+    packet.tcp.doff = 5;
+    packet.tcp.syn = 1;
+    packet.tcp.window = 0xffff;
+    uint32_t sum = Sum(&packet.tcp, sizeof packet.tcp) + Sum(&packet.ip.saddr, 8) +
+                   htons(IPPROTO_TCP) + htons(sizeof packet.tcp);
+    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+    packet.tcp.check = static_cast<uint16_t>(~sum);
+    ASSERT_EQ(
+        ::sendto(raw.get(), &packet, sizeof packet, 0, reinterpret_cast<sockaddr*>(&to), sizeof to),
+        static_cast<ssize_t>(sizeof packet))
+        << std::strerror(errno);
+    if (i % 64 == 63) std::this_thread::sleep_for(5ms);  // the port's ring is not what is tested
+  }
+}
+
+TEST_F(DpdkFaults, connections_that_are_begun_and_never_confirmed_are_few_and_shut_nobody_out) {
+  TestMemory destination(TestMemory::Kind::kFile, 16);
+  listener_ = *dpdk::DpdkListener::Create(site_->poller(), 0, TcpOptions{});
+  receiver_ = *listener_->Expect(std::vector<MappedRegion>{destination.region()}, 1);
+  const size_t most = dpdk::Stack::kMostHalfOpen;
+  ASSERT_NO_FATAL_FAILURE(FloodWithSyns(receiver_->offer().port, 1000));
+  const Deadline deadline = In(60s);
+  while (site_->poller()->HalfOpen() < most && Clock::now() < deadline) {
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_EQ(site_->poller()->HalfOpen(), most);
+  ASSERT_NO_FATAL_FAILURE(Connect(**TcpConnector::Create(TcpOptions{})));
+  EXPECT_TRUE(channel_->Flush(In(60s)).ok());
 }
 
 }  // namespace

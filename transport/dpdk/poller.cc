@@ -177,6 +177,12 @@ absl::StatusOr<std::pair<std::shared_ptr<Listening>, uint16_t>> Poller::Listen(
   return result;
 }
 
+size_t Poller::HalfOpen() {
+  size_t count = 0;
+  Do([&count](Stack& stack) { count = stack.HalfOpen(); });
+  return count;
+}
+
 void Poller::StopListening(uint16_t port) {
   Do([port](Stack& stack) { stack.StopListening(port); });
 }

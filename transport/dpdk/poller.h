@@ -71,6 +71,8 @@ class Poller {
   // Port 0: any free one; the pair has the one it is.
   [[nodiscard]] absl::StatusOr<std::pair<std::shared_ptr<Listening>, uint16_t>> Listen(
       uint16_t port, std::chrono::milliseconds silence);
+  // Connections to here that were begun and not confirmed (Stack::kMostHalfOpen).
+  [[nodiscard]] size_t HalfOpen();
   // Takes no more.
   void StopListening(uint16_t port);
 

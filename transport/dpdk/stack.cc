@@ -252,6 +252,7 @@ void Stack::Input(const Frame& arrived) {
   }
   if (const auto syn = ReadSyn({frame.data, frame.length})) {
     syns_[next_syn_++ % syns_.size()] = *syn;
+    MakeRoom();
   }
   pbuf* p = nullptr;
   if (frame.length < kWorthKeeping) {
@@ -268,6 +269,25 @@ void Stack::Input(const Frame& arrived) {
                               &wrapped->custom, frame.data, static_cast<uint16_t>(frame.length));
   }
   if (netif_->input(p, netif_.get()) != ERR_OK) ::pbuf_free(p);
+}
+
+size_t Stack::HalfOpen() {
+  size_t count = 0;
+  for (const tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) {
+    if (pcb->state == SYN_RCVD) ++count;
+  }
+  return count;
+}
+
+// Beginning a connection costs a stranger nothing, and with a made-up address not even an answer.
+// lwIP would keep each for 20 s. The one that has been silent longest goes, without a word.
+void Stack::MakeRoom() {
+  if (HalfOpen() < kMostHalfOpen) return;
+  tcp_pcb* oldest = nullptr;  // lwIP's list begins with the one that was heard last
+  for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) {
+    if (pcb->state == SYN_RCVD) oldest = pcb;
+  }
+  ::tcp_abandon(oldest, 0);
 }
 
 uint32_t Stack::MssOf(const tcp_pcb* pcb) const {

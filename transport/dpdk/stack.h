@@ -42,6 +42,9 @@ class Stack {
   [[nodiscard]] absl::StatusOr<std::pair<std::shared_ptr<Listening>, uint16_t>> Listen(
       uint16_t port, std::chrono::milliseconds silence);
   void StopListening(uint16_t port);
+  // Connections that others have begun and not confirmed; at most kMostHalfOpen.
+  static constexpr size_t kMostHalfOpen = 128;
+  [[nodiscard]] static size_t HalfOpen();
   // Whether the next hop to an address has answered ARP.
   [[nodiscard]] bool Knows(const std::string& address) const;
 
@@ -52,6 +55,7 @@ class Stack {
   Stack(Poller& poller, Wire& wire, const DpdkOptions& options);
   absl::Status SetUp();
   void Input(const Frame& frame);
+  static void MakeRoom();
   // The segment size for a connection whose peer's SYN was seen.
   [[nodiscard]] uint32_t MssOf(const tcp_pcb* pcb) const;
 
