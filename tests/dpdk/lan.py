@@ -33,6 +33,8 @@ def without_dpdk():
 
 
 class Lan(Network):
+    HOST_PORTS = (*Network.HOST_PORTS, "dport1", "dport2")
+
     def __init__(self, mtu=1500):
         self.mtu = mtu
 

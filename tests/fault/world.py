@@ -132,7 +132,7 @@ class Attempt:
         with _environment("RAMFERRY_TEST_STOP", self.stop[1] if self.stop[0] == "source" else None):
             self.migrate = ramferry.MigrateProcess(
                 f"qemu:{self.guest.ramferry_socket}", self.away.namespace.address,
-                [*world.site.identity(self.home.name), "--config", world.source_config, *arguments],
+                [*world.site.identity(self.home.name), "--config", world.source_config(self.home), *arguments],
                 netns=self.home.namespace.name)
         self.source = self.migrate.process
 
@@ -141,7 +141,7 @@ class Attempt:
         site = self.world.site
         flags = ["--guest", site.define(self.target.definition()), *site.identity(self.away.name),
                  "--runtime-dir", site.runtime_directory(self.away.name), *self.arguments]
-        self.receiver = ramferry.Receiver("", flags, netns=self.away.namespace.name)
+        self.receiver = ramferry.Receiver(self.world.configs.get(self.away.name, ""), flags, netns=self.away.namespace.name)
         with _environment("RAMFERRY_TEST_STOP", self.stop[1] if stopping else None):
             self.receiver.__enter__()
         self.destination = self.receiver.process
@@ -160,12 +160,12 @@ class Attempt:
 
 
 class World:
-    def __init__(self, directory, certificates, network, append=APPEND):
+    def __init__(self, directory, certificates, network, append=APPEND, configs=None):
+        """configs: more configuration for a host, by its name."""
         self.site = Site(directory, certificates)
         self.network = network
         self.append = append
-        self.source_config = self.site.directory / "source.toml"
-        self.source_config.write_text(SOURCE_CONFIG)
+        self.configs = configs or {}
         self.hosts = [Host(name, namespace, self.site)
                       for name, namespace in zip(HOSTS, (network.source, network.destination))]
         self.host = self.hosts[0]
@@ -189,6 +189,11 @@ class World:
         self.observer.close()
         for host in self.hosts:
             host.close()
+
+    def source_config(self, host):
+        path = self.site.directory / f"{host.name}.toml"
+        path.write_text(SOURCE_CONFIG + self.configs.get(host.name, ""))
+        return path
 
     def other(self):
         return self.hosts[1] if self.host is self.hosts[0] else self.hosts[0]
@@ -217,12 +222,10 @@ class World:
 
     def drop(self):
         """From now on all packets between the hosts vanish."""
-        for port in ("port1", "port2"):
-            _run("ip", "-n", self.network._switch, "link", "set", port, "type", "bridge_slave", "isolated", "on")
+        self.network.separate()
 
     def heal(self):
-        for port in ("port1", "port2"):
-            _run("ip", "-n", self.network._switch, "link", "set", port, "type", "bridge_slave", "isolated", "off")
+        self.network.separate(False)
 
     # The judgement.
 

@@ -89,6 +89,8 @@ class Network:
 
     PREFIX = "10.77.0"
     ROLES = ("source", "dest", "client")
+    # The switch's, to source and destination.
+    HOST_PORTS = ("port1", "port2")
 
     @classmethod
     def neighbours(cls):
@@ -132,6 +134,12 @@ class Network:
         _run("ip", "-n", name, "link", "set", "br0", "address", mac, "up")
         _run("ip", "-n", name, "address", "add", f"{address}/24", "dev", "br0")
         return Namespace(name, address, mac)
+
+    def separate(self, apart=True):
+        """All packets between source and destination vanish from now on, or no more; no link goes down."""
+        for port in self.HOST_PORTS:
+            _run("ip", "-n", self._switch, "link", "set", port, "type", "bridge_slave", "isolated",
+                 "on" if apart else "off")
 
     @classmethod
     def _addresses(cls, number):
