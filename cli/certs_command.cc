@@ -7,7 +7,7 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
-#include "fmt/format.h"
+#include "cli/say.h"
 #include "transport/control/certificates.h"
 #include "transport/control/revocation.h"
 
@@ -17,8 +17,7 @@ namespace {
 absl::Status Revoke(const CertsArguments& arguments) {
   for (const std::string& host : arguments.revoked) {
     RETURN_IF_ERROR(RevokeCertificate(arguments.directory, host));
-    fmt::print("{0}/crl.pem   revokes {0}/{1}.pem: goes to every host\n", arguments.directory,
-               host);
+    Say("{0}/crl.pem   revokes {0}/{1}.pem: goes to every host\n", arguments.directory, host);
   }
   return absl::OkStatus();
 }
@@ -28,8 +27,7 @@ absl::Status MakeCertificates(const CertsArguments& arguments) {
   if (arguments.overwrite || ::access((arguments.directory + "/ca.pem").c_str(), F_OK) != 0) {
     RETURN_IF_ERROR(
         CreateAuthority({.directory = arguments.directory, .overwrite = arguments.overwrite}));
-    fmt::print(
-        "{0}/ca.pem       the authority: goes to every host\n"
+    Say("{0}/ca.pem       the authority: goes to every host\n"
         "{0}/ca-key.pem   its key: stays here, in safety\n",
         arguments.directory);
   }
@@ -43,7 +41,7 @@ absl::Status MakeCertificates(const CertsArguments& arguments) {
     std::istringstream names(equals == std::string::npos ? "" : host.substr(equals + 1));
     for (std::string more; std::getline(names, more, ',');) request.names.push_back(more);
     RETURN_IF_ERROR(CreateHostCertificate(request));
-    fmt::print("{0}/{1}.pem, {0}/{1}-key.pem   for host {1}\n", arguments.directory, name);
+    Say("{0}/{1}.pem, {0}/{1}-key.pem   for host {1}\n", arguments.directory, name);
   }
   return absl::OkStatus();
 }
@@ -54,7 +52,7 @@ int CertsCommand(const CertsArguments& arguments) {
   const absl::Status status =
       arguments.revoked.empty() ? MakeCertificates(arguments) : Revoke(arguments);
   if (!status.ok()) {
-    fmt::print(stderr, "ramferry: {}\n", Message(status));
+    Tell("ramferry: {}\n", Message(status));
     return absl::IsInvalidArgument(status) ? kExitUsage : kExitError;
   }
   return kExitOk;

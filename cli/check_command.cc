@@ -7,6 +7,7 @@
 #include "cli/exit_codes.h"
 #include "cli/guests.h"
 #include "cli/peer.h"
+#include "cli/say.h"
 #include "engine/journal.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
@@ -25,15 +26,13 @@ class Findings {
  public:
   void Add(const char* what, const absl::Status& status, const std::string& good) {
     if (status.ok()) {
-      fmt::print("ok       {:<22} {}\n", what, good);
+      Say("ok       {:<22} {}\n", what, good);
     } else {
-      fmt::print("PROBLEM  {:<22} {}\n", what, Message(status));
+      Say("PROBLEM  {:<22} {}\n", what, Message(status));
       failed_ = true;
     }
   }
-  void Tell(const char* what, const std::string& text) {
-    fmt::print("note     {:<22} {}\n", what, text);
-  }
+  void Tell(const char* what, const std::string& text) { Say("note     {:<22} {}\n", what, text); }
   [[nodiscard]] bool failed() const { return failed_; }
 
  private:

@@ -2,9 +2,11 @@
 // return an exit code (exit_codes.h).
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "cli/settings.h"
 
 namespace ramferry {
@@ -19,6 +21,8 @@ int MigrateCommand(const MigrateArguments& arguments, const Settings& settings);
 
 struct ReceiveArguments {
   bool once = false;  // end after one guest has come
+  // The settings as they are now, flags included; may be called at any time.
+  std::function<absl::StatusOr<Settings>()> load;
 };
 int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings);
 

@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/receiver.h"
+#include "cli/say.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/qemu_process.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
@@ -140,9 +141,9 @@ absl::StatusOr<int> Judge(const Scene& scene, const TestGuestCounters& before) {
       },
       seconds(120));
   if (!now) return absl::DataLossError("the guest's mailbox is not in the destination's memory");
-  fmt::print("\nthe guest itself: {} ticks before the move, {} now; {} pages checked, {} bad{}\n",
-             before.ticks, now->ticks, now->checked, now->bad,
-             swept ? "; it has looked at all of its memory since" : "");
+  Say("\nthe guest itself: {} ticks before the move, {} now; {} pages checked, {} bad{}\n",
+      before.ticks, now->ticks, now->checked, now->bad,
+      swept ? "; it has looked at all of its memory since" : "");
   if (!swept || now->bad != 0 || now->ticks <= before.ticks) {
     return absl::DataLossError("the guest's memory is not what it was");
   }
@@ -166,7 +167,7 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
   QuietObserver observer;
   ASSIGN_OR_RETURN(auto receiver, Receiver::Start(settings, observer));
 
-  fmt::print(stderr, "a guest of {} MiB starts and fills its memory ...\n", arguments.memory_mib);
+  Tell("a guest of {} MiB starts and fills its memory ...\n", arguments.memory_mib);
   std::optional<TestGuestCounters> before;
   const bool up = WaitFor(
       [&] {
@@ -178,8 +179,7 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
   if (!up || !before || source->ended()) {
     code = absl::UnavailableError("the guest did not start: " + source->LogTail());
   } else {
-    fmt::print(stderr, "it works: {} pages filled, 2000 rewritten a second\n",
-               before->filled_pages);
+    Tell("it works: {} pages filled, 2000 rewritten a second\n", before->filled_pages);
     code = MigrateCommand({.guest = "qemu:" + qmp,
                            .destination = fmt::format("localhost:{}", receiver->port()),
                            .json = arguments.json},
@@ -200,7 +200,7 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
 int DemoCommand(const DemoArguments& arguments) {
   const auto code = Demo(arguments);
   if (code.ok()) return *code;
-  fmt::print(stderr, "ramferry: {}\n", Message(code.status()));
+  Tell("ramferry: {}\n", Message(code.status()));
   return kExitError;
 }
 

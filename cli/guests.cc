@@ -1,8 +1,11 @@
 #include "cli/guests.h"
 
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
+#include "base/private_directory.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/guest_definition.h"
@@ -64,8 +67,14 @@ class AnyHost : public DestinationHost {
 }  // namespace
 
 absl::StatusOr<std::string> LocatorOf(const std::string& guest) {
-  if (guest.starts_with(kQemu)) return guest;
-  if (guest.starts_with('/') || guest.starts_with('.')) return std::string(kQemu) + guest;
+  const bool is_path = guest.starts_with('/') || guest.starts_with('.');
+  if (const std::string named = is_path ? guest : QmpPathIn(guest); !named.empty()) {
+    // However it was named, and from wherever, the journal must know it again.
+    std::error_code error;
+    const std::filesystem::path whole = std::filesystem::absolute(named, error);
+    const std::filesystem::path path = std::filesystem::weakly_canonical(whole, error);
+    return std::string(kQemu) + (error ? named : path.string());
+  }
   if (IsXen(guest) && guest.size() > kXen.size()) {
 #ifdef RAMFERRY_XEN
     // However it was named, the journal must know it again.
@@ -147,7 +156,15 @@ absl::StatusOr<std::unique_ptr<DestinationHost>> MakeHost(const Settings& settin
   QemuHostOptions qemu{.qmp_path = settings.qmp, .runtime_directory = settings.runtime_dir};
   for (const std::string& path : settings.guests) {
     ASSIGN_OR_RETURN(GuestDefinition definition, LoadGuestDefinition(path));
+    for (const GuestDefinition& other : qemu.guests) {
+      if (other.name != definition.name) continue;
+      return absl::InvalidArgumentError(
+          fmt::format("two guest definitions are named '{}': {} is the second", other.name, path));
+    }
     qemu.guests.push_back(std::move(definition));
+  }
+  if (!qemu.guests.empty()) {
+    RETURN_IF_ERROR(EnsurePrivateDirectory(settings.runtime_dir, "runtime directory"));
   }
   const bool with_qemu = !qemu.qmp_path.empty() || !qemu.guests.empty();
   std::unique_ptr<DestinationHost> xen;

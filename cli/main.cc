@@ -1,4 +1,7 @@
 // The command line of Ramferry.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <functional>
 
 #include "CLI/CLI.hpp"
@@ -6,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/measure.h"
+#include "cli/say.h"
 #include "fmt/format.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -253,7 +257,7 @@ int Run(int argc, char** argv) {
   CLI::App* configuring = app.add_subcommand("config", "Print the configuration in force");
   configuring->callback([&] {
     command = [](const Settings& settings) {
-      fmt::print("{}", FormatSettings(settings));
+      Say("{}", FormatSettings(settings));
       return static_cast<int>(kExitOk);
     };
   });
@@ -273,15 +277,16 @@ int Run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
-  auto settings = LoadSettings(config);
-  if (settings.ok()) {
-    overrides.Apply(*settings);
-    if (const absl::Status checked_settings = CheckSettings(*settings); !checked_settings.ok()) {
-      settings = checked_settings;
-    }
-  }
+  const auto load = [&]() -> absl::StatusOr<Settings> {
+    ASSIGN_OR_RETURN(Settings settings, LoadSettings(config));
+    overrides.Apply(settings);
+    RETURN_IF_ERROR(CheckSettings(settings));
+    return settings;
+  };
+  receive.load = load;
+  const auto settings = load();
   if (!settings.ok()) {
-    fmt::print(stderr, "ramferry: {}\n", Message(settings.status()));
+    Tell("ramferry: {}\n", Message(settings.status()));
     return kExitUsage;
   }
   return command(*settings);
@@ -291,5 +296,12 @@ int Run(int argc, char** argv) {
 }  // namespace ramferry
 
 int main(int argc, char** argv) {
+  // Whoever starts us may have closed these. No connection, and no guest's memory, may get the
+  // number that messages are written to.
+  while (true) {
+    const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd > STDERR_FILENO) ::close(fd);
+    if (fd < 0 || fd > STDERR_FILENO) break;
+  }
   return ramferry::Run(argc, argv);
 }

@@ -12,9 +12,9 @@
 #include "cli/exit_codes.h"
 #include "cli/guests.h"
 #include "cli/recovery.h"
+#include "cli/say.h"
 #include "cli/signals.h"
 #include "engine/journal.h"
-#include "fmt/format.h"
 
 namespace ramferry {
 namespace {
@@ -26,9 +26,9 @@ absl::StatusOr<WorkingSet> Track(SourceGuest& guest, int seconds, const Cancella
   RealMeterClock clock(cancel);
   auto set =
       MeasureWorkingSet(guest, {.time = std::chrono::seconds(seconds)}, clock, [&](double done) {
-        if (terminal) fmt::print(stderr, "\rmeasuring: {:.0f} %\x1b[K", 100 * done);
+        if (terminal) Tell("\rmeasuring: {:.0f} %\x1b[K", 100 * done);
       });
-  if (terminal) fmt::print(stderr, "\r\x1b[K");
+  if (terminal) Tell("\r\x1b[K");
   return set;
 }
 
@@ -66,7 +66,7 @@ absl::StatusOr<WorkingSet> MeasureGuest(const std::string& guest, int seconds,
 
 absl::Status WriteOutput(const std::string& path, const std::string& text) {
   if (path == "-") {
-    fmt::print("{}", text);
+    Say("{}", text);
     return absl::OkStatus();
   }
   std::ofstream file(path);
@@ -77,7 +77,7 @@ absl::Status WriteOutput(const std::string& path, const std::string& text) {
 }
 
 int FailCommand(const absl::Status& status) {
-  fmt::print(stderr, "ramferry: {}\n", Message(status));
+  Tell("ramferry: {}\n", Message(status));
   if (absl::IsCancelled(status)) return kExitCancelled;
   if (absl::IsInvalidArgument(status)) return kExitUsage;
   return absl::IsFailedPrecondition(status) ? kExitRefused : kExitError;

@@ -14,11 +14,11 @@
 #include "cli/recovery.h"
 #include "cli/report_json.h"
 #include "cli/report_text.h"
+#include "cli/say.h"
 #include "cli/signals.h"
 #include "cli/transports.h"
 #include "engine/placement/usable_cpus.h"
 #include "engine/source_migration.h"
-#include "fmt/format.h"
 #include "transport/control/client.h"
 
 namespace ramferry {
@@ -36,13 +36,14 @@ int ExitCodeOf(const MigrationReport& report, bool cancelled) {
 }
 
 int Fail(const absl::Status& status) {
-  fmt::print(stderr, "ramferry: {}\n", Message(status));
+  Tell("ramferry: {}\n", Message(status));
   if (absl::IsInvalidArgument(status)) return kExitUsage;
   return absl::IsFailedPrecondition(status) ? kExitRefused : kExitError;
 }
 
 absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& settings) {
   ASSIGN_OR_RETURN(const std::string locator, LocatorOf(arguments.guest));
+  if (!arguments.json.empty()) RETURN_IF_ERROR(CheckWritable(arguments.json));
   ASSIGN_OR_RETURN(const ControlClientOptions peer,
                    ReachPeer(arguments.destination, settings, arguments.server_name));
   ASSIGN_OR_RETURN(const Journal journal, Journal::Open(settings.state_dir));
@@ -54,19 +55,22 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
   std::atomic<bool> may_leave{false};
   const SignalWatch signals([&](int /*signal*/, int /*count*/) {
     if (may_leave.exchange(false)) {
-      fmt::print(stderr, "\ninterrupted before anything was touched\n");
+      Tell("\ninterrupted before anything was touched\n");
       ::_exit(kExitCancelled);
     }
     if (SourceOwns(display.stage())) {
       cancel.Request("interrupted");
     } else {
-      fmt::print(stderr, "\ntoo late to cancel: the guest has been handed over; finishing\n");
+      Tell("\ntoo late to cancel: the guest has been handed over; finishing\n");
     }
   });
 
   ASSIGN_OR_RETURN(const HostTopology host, ReadHostTopology());
   RETURN_IF_ERROR(CheckWantedCpus(host, settings.migration_options().cpus));
-  RETURN_IF_ERROR(SettleLeftovers(locator, settings, journal));
+  if (const absl::Status settled = SettleLeftovers(locator, settings, journal); !settled.ok()) {
+    const int code = Fail(settled);
+    return IsInDoubt(locator, journal) ? kExitInDoubt : code;
+  }
   may_leave = !cancel.requested();
   ASSIGN_OR_RETURN(const AttachedGuest attached, AttachGuest(locator));
   ASSIGN_OR_RETURN(const auto connectors, MakeConnectors(peer.host, settings, cancel));
@@ -91,9 +95,14 @@ absl::StatusOr<int> Migrate(const MigrateArguments& arguments, const Settings& s
   if (!may_leave.exchange(false) && !cancel.requested()) ::pause();  // leaving already
   const MigrationReport report = migration.Run();
 
-  if (!report.rounds.empty()) fmt::print("{}", FormatReport(report));
-  if (!report.error.empty()) fmt::print(stderr, "ramferry: {}\n", report.error);
-  if (!arguments.json.empty()) RETURN_IF_ERROR(WriteJson(report, arguments.json));
+  if (!report.rounds.empty()) Say("{}", FormatReport(report));
+  if (!report.error.empty()) Tell("ramferry: {}\n", report.error);
+  if (!arguments.json.empty()) {
+    // Where the guest is counts: the exit code says that, whatever becomes of the report.
+    if (const absl::Status written = WriteJson(report, arguments.json); !written.ok()) {
+      Tell("ramferry: the report is not written: {}\n", Message(written));
+    }
+  }
   if (report.outcome == Outcome::kRolledBack && report.stage < Stage::kPreCopy &&
       !cancel.requested()) {
     return kExitRefused;  // no page was sent: this guest and this destination do not go together

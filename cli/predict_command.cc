@@ -6,10 +6,10 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/measure.h"
+#include "cli/say.h"
 #include "cli/wws_view.h"
 #include "engine/prediction/prediction.h"
 #include "engine/prediction/synthetic_trace.h"
-#include "fmt/format.h"
 
 namespace ramferry {
 namespace {
@@ -56,7 +56,7 @@ absl::Status ShowPrediction(const PredictArguments& arguments, const Settings& s
   if (input.options.workers == 0) input.options.workers = DefaultWorkers();
   const Prediction prediction = Predict(trace, input);
   if (arguments.json != "-" && arguments.svg != "-") {
-    fmt::print("{}", FormatPrediction(trace, input, prediction));
+    Say("{}", FormatPrediction(trace, input, prediction));
   }
   if (!arguments.svg.empty()) RETURN_IF_ERROR(WriteOutput(arguments.svg, WorkingSetSvg(trace)));
   if (arguments.json.empty()) return absl::OkStatus();

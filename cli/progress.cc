@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cli/report_text.h"
+#include "cli/say.h"
 #include "fmt/format.h"
 
 namespace ramferry {
@@ -12,18 +13,18 @@ namespace ramferry {
 ProgressDisplay::ProgressDisplay() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 ProgressDisplay::~ProgressDisplay() {
-  if (live_) fmt::print(stderr, "\n");
+  if (live_) Tell("\n");
 }
 
 void ProgressDisplay::Line(const std::string& text) {
-  fmt::print(stderr, "{}{}\n", live_ ? "\r\x1b[K" : "", text);
+  Tell("{}{}\n", live_ ? "\r\x1b[K" : "", text);
   live_ = false;
   std::fflush(stderr);
 }
 
 void ProgressDisplay::Live(const std::string& text) {
   if (!terminal_) return Line(text);
-  fmt::print(stderr, "\r\x1b[K{}", text);
+  Tell("\r\x1b[K{}", text);
   live_ = true;
   std::fflush(stderr);
 }

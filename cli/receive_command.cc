@@ -1,4 +1,6 @@
 // `ramferry receive`.
+#include <sys/stat.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -8,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/receiver.h"
+#include "cli/say.h"
 #include "cli/signals.h"
 #include "fmt/format.h"
 
@@ -18,6 +21,9 @@ using std::chrono::seconds;
 
 // For a source that has just lost its guest to end its QEMU and to confirm.
 constexpr seconds kConfirmTime{15};
+
+// What a signal asks for, or a guest that has come.
+enum class Wish { kEnd, kReload };
 
 class LogObserver : public DestinationObserver {
  public:
@@ -40,20 +46,25 @@ class LogObserver : public DestinationObserver {
   }
   void OnNote(const std::string& note) override { Log(note); }
 
-  void Interrupt() {
-    const std::lock_guard lock(mutex_);
-    interrupted_ = true;
-    changed_.notify_all();
-  }
-  void Wait(bool once) {
+  void Interrupt() { Set(interrupted_); }
+  void Reload() { Set(reload_); }
+  Wish Wait(bool once) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return interrupted_ || (once && arrived_); });
+    changed_.wait(lock, [&] { return interrupted_ || reload_ || (once && arrived_); });
+    if (interrupted_ || (once && arrived_)) return Wish::kEnd;
+    reload_ = false;
+    return Wish::kReload;
   }
 
  private:
+  void Set(bool& wish) {
+    const std::lock_guard lock(mutex_);
+    wish = true;
+    changed_.notify_all();
+  }
   void Log(const std::string& text) {
     const std::lock_guard lock(log_mutex_);
-    fmt::print(stderr, "{}\n", text);
+    Tell("{}\n", text);
   }
 
   std::mutex log_mutex_;
@@ -61,25 +72,35 @@ class LogObserver : public DestinationObserver {
   std::condition_variable changed_;
   bool arrived_ = false;
   bool interrupted_ = false;
+  bool reload_ = false;
 };
 
 }  // namespace
 
 int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings) {
+  // Also what our QEMUs make, first of all the files that hold their guests' memory.
+  ::umask(S_IRWXG | S_IRWXO);
   // The QEMUs we start outlive their migration, and nobody here waits for their end.
   std::signal(SIGCHLD, SIG_IGN);
   LogObserver observer;
-  const SignalWatch signals([&observer](int /*signal*/, int /*count*/) { observer.Interrupt(); });
+  const SignalWatch signals([&observer](int signal, int /*count*/) {
+    signal == SIGHUP ? observer.Reload() : observer.Interrupt();
+  });
   const auto receiver = Receiver::Start(settings, observer);
   if (!receiver.ok()) {
-    fmt::print(stderr, "ramferry: {}\n", Message(receiver.status()));
+    Tell("ramferry: {}\n", Message(receiver.status()));
     return absl::IsInvalidArgument(receiver.status()) ? kExitUsage : kExitError;
   }
-  fmt::print(stderr, "listening on {} port {}\n", settings.listen, (*receiver)->port());
-  observer.Wait(arguments.once);
+  Tell("listening on {} port {}\n", settings.listen, (*receiver)->port());
+  while (observer.Wait(arguments.once) == Wish::kReload) {
+    auto wanted = arguments.load();
+    const absl::Status taken = wanted.ok() ? (*receiver)->Reload(*wanted) : wanted.status();
+    observer.OnNote(taken.ok() ? "read the configuration again: hosts that may send, and guests"
+                               : "the configuration is not taken: " + Message(taken));
+  }
   if (arguments.once) (*receiver)->AwaitConfirmations(In(kConfirmTime));
   if (const absl::Status status = (*receiver)->Stop(In(seconds(60))); !status.ok()) {
-    fmt::print(stderr, "ramferry: {}\n", Message(status));
+    Tell("ramferry: {}\n", Message(status));
     return kExitError;
   }
   return kExitOk;

@@ -23,14 +23,23 @@ constexpr std::chrono::seconds kPartingTime{5};
 constexpr std::chrono::seconds kSettlingTime{5};
 constexpr std::chrono::milliseconds kSettlingStep{10};
 
+PeerPolicy PolicyOf(const Settings& settings) {
+  return {.allowed = settings.allow, .revocation_list = settings.revocation_list};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settings,
                                                           DestinationObserver& observer) {
   ASSIGN_OR_RETURN(auto host, MakeHost(settings));
-  if (!settings.cpus.empty()) {
+  if (!settings.cpus.empty() || !settings.numa_map.empty()) {
     ASSIGN_OR_RETURN(const HostTopology topology, ReadHostTopology());
     RETURN_IF_ERROR(CheckWantedCpus(topology, settings.landing_wishes().cpus));
+    for (const auto& [guest_node, node] : settings.landing_wishes().map) {
+      if (topology.FindNode(node) != nullptr) continue;
+      return absl::InvalidArgumentError(
+          fmt::format("--numa-map {}: this host has no node {}", settings.numa_map, node));
+    }
   }
   ASSIGN_OR_RETURN(Journal journal, Journal::Open(settings.state_dir));
   std::unique_ptr<Receiver> receiver(
@@ -43,15 +52,21 @@ absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settin
 absl::Status Receiver::Listen(const Settings& settings) {
   ASSIGN_OR_RETURN(Identity identity, LoadOwnIdentity(settings));
   ASSIGN_OR_RETURN(listeners_, MakeListeners(settings));
-  ASSIGN_OR_RETURN(
-      server_,
-      ControlServer::Start(
-          {.address = settings.listen,
-           .port = static_cast<uint16_t>(settings.port),
-           .identity = std::move(identity),
-           .policy = {.allowed = settings.allow, .revocation_list = settings.revocation_list},
-           .max_migrations = static_cast<size_t>(settings.max_migrations)},
-          *this));
+  ASSIGN_OR_RETURN(server_, ControlServer::Start(
+                                {.address = settings.listen,
+                                 .port = static_cast<uint16_t>(settings.port),
+                                 .identity = std::move(identity),
+                                 .policy = PolicyOf(settings),
+                                 .max_migrations = static_cast<size_t>(settings.max_migrations)},
+                                *this));
+  return absl::OkStatus();
+}
+
+absl::Status Receiver::Reload(const Settings& settings) {
+  ASSIGN_OR_RETURN(std::shared_ptr<DestinationHost> host, MakeHost(settings));
+  server_->SetPolicy(PolicyOf(settings));
+  const std::lock_guard lock(host_mutex_);
+  host_ = std::move(host);
   return absl::OkStatus();
 }
 
@@ -101,7 +116,11 @@ void Receiver::Serve(ControlChannel& channel) {
   records_.WriteDown();  // there may be room again
   std::vector<ChannelListener*> listeners;
   for (const auto& listener : listeners_) listeners.push_back(listener.get());
-  DestinationMigration migration({.host = *host_,
+  const auto host = [this] {
+    const std::lock_guard lock(host_mutex_);
+    return host_;
+  }();
+  DestinationMigration migration({.host = *host,
                                   .listeners = std::move(listeners),
                                   .journal = journal_,
                                   .observer = observer_,

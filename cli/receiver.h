@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,9 @@ class Receiver : public ControlService {
   ~Receiver() override;
 
   [[nodiscard]] uint16_t port() const { return server_->port(); }
+  // Takes over who may send guests and which guests may come; what is under way goes on. Nothing
+  // changes where that is wrong. Thread-safe.
+  [[nodiscard]] absl::Status Reload(const Settings& settings);
   // Waits until every source has heard, and confirmed, that its guest runs here. After a deadline
   // the journal goes on remembering it, so nothing is lost.
   void AwaitConfirmations(Deadline deadline);
@@ -42,7 +46,7 @@ class Receiver : public ControlService {
   absl::Status Confirm(const std::string& migration_id, const std::string& peer_name) override;
 
  private:
-  Receiver(const Settings& settings, Journal journal, std::unique_ptr<DestinationHost> host,
+  Receiver(const Settings& settings, Journal journal, std::shared_ptr<DestinationHost> host,
            DestinationObserver& observer)
       : settings_(settings),
         journal_(std::move(journal)),
@@ -56,7 +60,8 @@ class Receiver : public ControlService {
   const Settings settings_;
   const Journal journal_;
   Records records_;
-  const std::unique_ptr<DestinationHost> host_;
+  std::mutex host_mutex_;
+  std::shared_ptr<DestinationHost> host_;  // guarded by host_mutex_
   DestinationObserver& observer_;
   Cancellation cancel_;
   std::atomic<int> serving_{0};  // migrations under way

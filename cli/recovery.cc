@@ -1,10 +1,12 @@
 #include "cli/recovery.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "base/status.h"
 #include "cli/guests.h"
 #include "cli/peer.h"
+#include "cli/say.h"
 #include "fmt/format.h"
 
 namespace ramferry {
@@ -214,10 +216,19 @@ absl::Status SettleLeftovers(const std::string& locator, const Settings& setting
     if (entry.role != Role::kSource || entry.locator != locator) continue;
     ASSIGN_OR_RETURN(const std::string done,
                      SettleEntry(entry, Resolution::kAsk, settings, journal));
-    fmt::print(stderr, "an earlier {} was broken off: {}\n",
-               entry.phase == Phase::kMeasuring ? "measurement" : "migration", done);
+    Tell("an earlier {} was broken off: {}\n",
+         entry.phase == Phase::kMeasuring ? "measurement" : "migration", done);
   }
   return absl::OkStatus();
+}
+
+bool IsInDoubt(const std::string& locator, const Journal& journal) {
+  const auto entries = journal.ReadAll();
+  return entries.ok() &&
+         std::any_of(entries->begin(), entries->end(), [&locator](const JournalEntry& entry) {
+           return entry.phase == Phase::kHandingOver && entry.locator == locator &&
+                  !WriterLives(entry);
+         });
 }
 
 absl::StatusOr<std::string> SettleEntry(const JournalEntry& entry, Resolution resolution,

@@ -27,4 +27,7 @@ namespace ramferry {
 [[nodiscard]] absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
                                            const Journal& journal);
 
+// Whether this guest was handed over, and nobody knows what became of it.
+[[nodiscard]] bool IsInDoubt(const std::string& locator, const Journal& journal);
+
 }  // namespace ramferry

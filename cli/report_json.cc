@@ -1,8 +1,12 @@
 #include "cli/report_json.h"
 
+#include <unistd.h>
+
+#include <filesystem>
 #include <fstream>
 
 #include "base/status.h"
+#include "fmt/format.h"
 #include "nlohmann/json.hpp"
 
 namespace ramferry {
@@ -65,6 +69,18 @@ std::string ToJson(const MigrationReport& report) {
                                {"cpu_seconds_per_gb", report.cpu_seconds_per_gb()},
                                {"verified", report.verified}};
   return object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+absl::Status CheckWritable(const std::string& path) {
+  const bool there = ::access(path.c_str(), F_OK) == 0;
+  const std::string directory = std::filesystem::path(path).parent_path().string();
+  const std::string fallback = directory.empty() ? "." : directory;
+  const std::string& asked = there ? path : fallback;
+  if (there && std::filesystem::is_directory(path)) {
+    return absl::InvalidArgumentError(fmt::format("{} is a directory: name a file", path));
+  }
+  if (::access(asked.c_str(), there ? W_OK : W_OK | X_OK) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, "cannot write " + path);
 }
 
 absl::Status WriteJson(const MigrationReport& report, const std::string& path) {

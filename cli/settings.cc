@@ -1,11 +1,13 @@
 #include "cli/settings.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
-#include <fstream>
-#include <sstream>
+#include <charconv>
 #include <variant>
 
 #include "base/status.h"
+#include "base/text_file.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "toml++/toml.h"
@@ -216,16 +218,46 @@ absl::StatusOr<Settings> ParseSettings(std::string_view text, const std::string&
 }
 
 absl::StatusOr<Settings> LoadSettings(const std::string& path) {
-  std::ifstream file(path.empty() ? kDefaultConfig : path);
-  if (!file) {
-    if (path.empty() && errno == ENOENT) return Settings{};
-    return ErrnoStatus(errno,
-                       "cannot read the configuration " + (path.empty() ? kDefaultConfig : path));
-  }
-  std::stringstream text;
-  text << file.rdbuf();
-  return ParseSettings(text.str(), path.empty() ? kDefaultConfig : path);
+  const std::string file = path.empty() ? kDefaultConfig : path;
+  const auto text = ReadTextFile(file, "the configuration");
+  if (path.empty() && absl::IsNotFound(text.status())) return Settings{};
+  RETURN_IF_ERROR(text.status());
+  return ParseSettings(*text, file);
 }
+
+namespace {
+
+absl::Status CheckAddresses(const Settings& settings) {
+  const auto is = [](int family, const std::string& text) {
+    in6_addr ignored;
+    return ::inet_pton(family, text.c_str(), &ignored) == 1;
+  };
+  if (const std::string& address = settings.rdma_address;
+      !address.empty() && !is(AF_INET, address) && !is(AF_INET6, address)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "data.rdma_address is '{}': it must be a numeric address of this host", address));
+  }
+  if (const std::string& address = settings.dpdk_address; !address.empty()) {
+    const size_t slash = std::min(address.find('/'), address.size());
+    int bits = 0;
+    const char* const end = address.data() + address.size();
+    const auto [after, error] =
+        std::from_chars(std::min(address.data() + slash + 1, end), end, bits);
+    if (!is(AF_INET, address.substr(0, slash)) || error != std::errc() || after != end ||
+        bits < 1 || bits > 31) {
+      return absl::InvalidArgumentError(fmt::format(
+          "dpdk.address is '{}': it must be an IPv4 address with its prefix, as in 192.0.2.7/24",
+          address));
+    }
+  }
+  if (!settings.dpdk_gateway.empty() && !is(AF_INET, settings.dpdk_gateway)) {
+    return absl::InvalidArgumentError(
+        fmt::format("dpdk.gateway is '{}': it must be an IPv4 address", settings.dpdk_gateway));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::Status CheckSettings(const Settings& settings) {
   for (const Key& key : Keys()) {
@@ -242,10 +274,16 @@ absl::Status CheckSettings(const Settings& settings) {
         return absl::InvalidArgumentError(fmt::format(
             "{} is '{}': it must be one of {}", FullName(key), value, fmt::join(key.words, ", ")));
       }
+    } else if (const auto* list = std::get_if<StringList Settings::*>(&key.field);
+               list != nullptr &&
+               std::count((settings.*(*list)).begin(), (settings.*(*list)).end(), "") > 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} has an entry that is empty: leave it out", FullName(key)));
     }
   }
   RETURN_IF_ERROR(ParseCpuSet(settings.cpus).status());
   RETURN_IF_ERROR(Annotate(ParseCpuSet(settings.dpdk_cpus).status(), "dpdk.cpus"));
+  RETURN_IF_ERROR(CheckAddresses(settings));
   if (settings.dpdk_device.empty() != settings.dpdk_address.empty()) {
     return absl::InvalidArgumentError("dpdk.device and dpdk.address must be set both, or neither");
   }

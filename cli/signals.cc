@@ -11,6 +11,9 @@ SignalWatch::SignalWatch(std::function<void(int signal, int count)> on_signal) {
   sigemptyset(&watched);
   sigaddset(&watched, SIGINT);
   sigaddset(&watched, SIGTERM);
+  struct sigaction hang_up {};
+  ::sigaction(SIGHUP, nullptr, &hang_up);
+  if (hang_up.sa_handler != SIG_IGN) sigaddset(&watched, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &watched, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   thread_ = std::jthread([watched, on_signal = std::move(on_signal)](const std::stop_token& stop) {

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/recovery.h"
+#include "cli/say.h"
 #include "engine/journal.h"
 #include "fmt/format.h"
 
@@ -33,14 +34,14 @@ int StatusCommand(const Settings& settings) {
   const auto journal = Journal::Open(settings.state_dir);
   const auto entries = journal.ok() ? journal->ReadAll() : journal.status();
   if (!entries.ok()) {
-    fmt::print(stderr, "ramferry: {}\n", Message(entries.status()));
+    Tell("ramferry: {}\n", Message(entries.status()));
     return kExitError;
   }
-  if (entries->empty()) fmt::print("no migration is under way or unsettled on this host\n");
+  if (entries->empty()) Say("no migration is under way or unsettled on this host\n");
   for (const JournalEntry& entry : *entries) {
-    fmt::print("{}  {} {} {}  {}: {}\n", entry.migration_id, entry.guest,
-               entry.role == Role::kSource ? "to" : "from", entry.peer, NameOf(entry.phase),
-               Explain(entry));
+    Say("{}  {} {} {}  {}: {}\n", entry.migration_id, entry.guest,
+        entry.role == Role::kSource ? "to" : "from", entry.peer, NameOf(entry.phase),
+        Explain(entry));
   }
   return kExitOk;
 }
@@ -55,13 +56,13 @@ int ResolveCommand(const std::string& migration_id, Resolution resolution,
     if (status.ok()) {
       const auto done = SettleEntry(*entry, resolution, settings, *journal);
       if (done.ok()) {
-        fmt::print("{}\n", *done);
+        Say("{}\n", *done);
         return kExitOk;
       }
       status = done.status();
     }
   }
-  fmt::print(stderr, "ramferry: {}\n", Message(status));
+  Tell("ramferry: {}\n", Message(status));
   return absl::IsFailedPrecondition(status) ? kExitInDoubt : kExitError;
 }
 

@@ -7,10 +7,10 @@
 #include "cli/exit_codes.h"
 #include "cli/guests.h"
 #include "cli/measure.h"
+#include "cli/say.h"
 #include "cli/topology_view.h"
 #include "engine/placement/usable_cpus.h"
 #include "engine/source_placement.h"
-#include "fmt/format.h"
 
 namespace ramferry {
 namespace {
@@ -58,7 +58,7 @@ absl::Status Show(const TopologyArguments& arguments, const Settings& settings) 
   if (!arguments.guest.empty()) {
     ASSIGN_OR_RETURN(view.guest, Survey(arguments.guest, view.host, arguments, settings));
   }
-  if (arguments.json != "-" && arguments.svg != "-") fmt::print("{}", FormatTopology(view));
+  if (arguments.json != "-" && arguments.svg != "-") Say("{}", FormatTopology(view));
   if (!arguments.json.empty()) RETURN_IF_ERROR(WriteOutput(arguments.json, TopologyJson(view)));
   if (!arguments.svg.empty()) RETURN_IF_ERROR(WriteOutput(arguments.svg, TopologySvg(view)));
   return absl::OkStatus();

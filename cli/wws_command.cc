@@ -3,8 +3,8 @@
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/measure.h"
+#include "cli/say.h"
 #include "cli/wws_view.h"
-#include "fmt/format.h"
 
 namespace ramferry {
 namespace {
@@ -13,7 +13,7 @@ absl::Status ShowWorkingSet(const WwsArguments& arguments, const Settings& setti
   ASSIGN_OR_RETURN(const WorkingSet set,
                    MeasureGuest(arguments.guest, arguments.seconds, settings));
   if (arguments.json != "-" && arguments.svg != "-" && arguments.trace != "-") {
-    fmt::print("{}", FormatWorkingSet(set));
+    Say("{}", FormatWorkingSet(set));
   }
   if (!arguments.json.empty()) RETURN_IF_ERROR(WriteOutput(arguments.json, WorkingSetJson(set)));
   if (!arguments.svg.empty()) RETURN_IF_ERROR(WriteOutput(arguments.svg, WorkingSetSvg(set.trace)));

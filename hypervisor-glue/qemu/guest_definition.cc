@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
-#include <sstream>
 
 #include "base/status.h"
+#include "base/text_file.h"
 #include "fmt/format.h"
 #include "toml++/toml.h"
 
@@ -61,6 +60,12 @@ absl::StatusOr<GuestDefinition> ParseGuestDefinition(std::string_view text,
   if (definition.argv.empty()) {
     return Wrong(origin, "argv is missing: the QEMU command line as a list of strings");
   }
+  // Another ramferry, of another directory, must find them again.
+  for (const std::string& file : {definition.qmp, definition.log}) {
+    if (!file.empty() && file[0] != '/') {
+      return Wrong(origin, fmt::format("'{}' must begin with '/'", file));
+    }
+  }
   constexpr std::array kOurs = {"-incoming", "-S", "-daemonize", "--incoming", "--daemonize"};
   for (const std::string& word : definition.argv) {
     if (std::find(kOurs.begin(), kOurs.end(), word) != kOurs.end()) {
@@ -71,11 +76,8 @@ absl::StatusOr<GuestDefinition> ParseGuestDefinition(std::string_view text,
 }
 
 absl::StatusOr<GuestDefinition> LoadGuestDefinition(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return ErrnoStatus(errno, "cannot read the guest definition " + path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return ParseGuestDefinition(text.str(), path);
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, "the guest definition"));
+  return ParseGuestDefinition(text, path);
 }
 
 }  // namespace ramferry

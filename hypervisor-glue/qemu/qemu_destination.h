@@ -8,8 +8,6 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -98,8 +96,6 @@ class QemuHost : public DestinationHost {
       const GuestDescription& description, const ReservationNote& note);
 
   QemuHostOptions options_;
-  std::mutex mutex_;
-  std::set<std::string> starting_;  // QMP sockets of QEMUs that are being started at this moment
 };
 
 }  // namespace ramferry

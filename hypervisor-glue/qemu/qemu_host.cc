@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
+#include <set>
 #include <utility>
 
 #include "base/private_directory.h"
@@ -35,27 +37,31 @@ std::vector<std::string> MemoryFiles(const std::vector<std::string>& argv) {
 }
 
 // One QEMU at a time is started for a QMP socket: until it listens there, nobody else would know of
-// it. Ends with the object.
+// it. Holds for all hosts of this process; ends with the object.
 class StartsAlone {
  public:
   // Null: another one is being started.
-  static std::unique_ptr<StartsAlone> Begin(std::mutex& mutex, std::set<std::string>& starting,
-                                            const std::string& qmp_path) {
-    const std::lock_guard lock(mutex);
-    if (!starting.insert(qmp_path).second) return nullptr;
-    return std::unique_ptr<StartsAlone>(new StartsAlone(mutex, starting, qmp_path));
+  static std::unique_ptr<StartsAlone> Begin(const std::string& qmp_path) {
+    const std::lock_guard lock(mutex());
+    if (!starting().insert(qmp_path).second) return nullptr;
+    return std::unique_ptr<StartsAlone>(new StartsAlone(qmp_path));
   }
   ~StartsAlone() {
-    const std::lock_guard lock(mutex_);
-    starting_.erase(qmp_path_);
+    const std::lock_guard lock(mutex());
+    starting().erase(qmp_path_);
   }
 
  private:
-  StartsAlone(std::mutex& mutex, std::set<std::string>& starting, std::string qmp_path)
-      : mutex_(mutex), starting_(starting), qmp_path_(std::move(qmp_path)) {}
+  explicit StartsAlone(std::string qmp_path) : qmp_path_(std::move(qmp_path)) {}
+  static std::mutex& mutex() {
+    static std::mutex mutex;
+    return mutex;
+  }
+  static std::set<std::string>& starting() {
+    static std::set<std::string> starting;
+    return starting;
+  }
 
-  std::mutex& mutex_;
-  std::set<std::string>& starting_;
   const std::string qmp_path_;
 };
 
@@ -90,7 +96,7 @@ absl::StatusOr<std::unique_ptr<QemuDestination>> QemuHost::Start(
   RETURN_IF_ERROR(EnsurePrivateDirectory(options_.runtime_directory, "runtime directory"));
   const std::string stem = options_.runtime_directory + "/" + definition->name;
   const std::string qmp_path = definition->qmp.empty() ? stem + ".qmp" : definition->qmp;
-  const auto exclusive = StartsAlone::Begin(mutex_, starting_, qmp_path);
+  const auto exclusive = StartsAlone::Begin(qmp_path);
   // A second QEMU on the same memory files would be the end of the first one's guest: so not even
   // when this one does not answer.
   if (exclusive == nullptr || QmpClient::Listens(qmp_path)) {

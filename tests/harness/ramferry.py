@@ -82,15 +82,15 @@ class Receiver:
     """A `ramferry receive --config FILE`: ready when `ready(log)` holds for what it has printed so far.
 
     `config` is the text of the TOML file. Ends the program, and only it, on leaving the `with`. `port` is the
-    control port that it listens on, by its own words.
+    control port that it listens on, by its own words; `config_path` its configuration file.
     """
 
     def __init__(self, config, arguments=(), netns=None, ready=lambda log: "listening" in log, seconds=30.0):
         self._directory = Path(tempfile.mkdtemp(prefix="ramferry-receive-"))
-        self._config = self._directory / "receive.toml"
-        self._config.write_text(config)
+        self.config_path = self._directory / "receive.toml"
+        self.config_path.write_text(config)
         self._log = self._directory / "log"
-        self._command = _in_namespace(netns) + [str(binary()), "receive", "--config", str(self._config),
+        self._command = _in_namespace(netns) + [str(binary()), "receive", "--config", str(self.config_path),
                                                 *map(str, arguments)]
         self._ready = ready
         self._seconds = seconds

@@ -37,7 +37,8 @@ def slow_start(target, seconds=3):
     return target.definition().replace("argv = [", wait)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 130)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)],
+                         ids=["SIGINT", "SIGTERM", "SIGHUP"])
 def test_cancelled_while_copying_the_source_runs_as_before(site, number, code):
     with source_and_target() as (source, target):
         before = leaks.snapshot(source)

@@ -2,6 +2,7 @@
 import os
 import pty
 import re
+import signal
 import stat
 import subprocess
 
@@ -141,6 +142,87 @@ def test_host_without_a_certificate_is_told_which_file_is_missing(site, tmp_path
         result = site.migrate(source, Nobody, certificates=tmp_path / "nowhere")
         assert result.exit_code == 1 and str(tmp_path / "nowhere") in result.stderr
         assert_untouched(source, before)
+
+
+def test_report_that_cannot_be_written_is_told_before_anything_is_touched(site):
+    class Nobody:
+        port = 9
+
+    class Missing:
+        ramferry_socket = str(site.directory / "no-such.qmp")
+
+    for path in (site.directory / "no" / "such" / "report.json", site.directory):
+        result = ramferry.run("migrate", f"qemu:{Missing.ramferry_socket}", f"127.0.0.1:{Nobody.port}", "--json", path,
+                              *site.identity("source"))
+        assert result.returncode in (1, 2) and f"{path}" in result.stderr and "qmp" not in result.stderr, result
+
+
+def test_exit_code_says_where_the_guest_is_though_the_report_cannot_be_written(site):
+    with source_and_target(TINY) as (source, target):
+        counters = source.counters()
+        with site.receiver(target, arguments=("--once",)) as receiver:
+            result = ramferry.run("migrate", f"qemu:{source.ramferry_socket}", f"127.0.0.1:{receiver.port}", "--json",
+                                  "/dev/full", *site.identity("source"))
+        assert result.returncode == 0 and "the report is not written: cannot write /dev/full" in result.stderr, result
+        target.arrive()
+        assert target.wait_sweeps(2)["bad"] == 0 and target.counters()["work"] > counters["work"]
+
+
+def test_receive_reads_its_configuration_again_on_sighup_and_keeps_it_when_the_new_one_is_wrong(site):
+    def config(allowed, definition):
+        return f'[receive]\nallow = ["{allowed}"]\nguests = ["{site.define(definition)}"]\n'
+
+    with source_and_target(TINY) as (source, target):
+        before = leaks.snapshot(source)
+        another = target.definition().replace('name = "guest"', 'name = "another"')
+        with site.receiver(config=config("somebody.else", target.definition())) as receiver:
+            def take(text, answer):
+                receiver.config_path.write_text(text)
+                told = receiver.log.count(answer)
+                receiver.process.send_signal(signal.SIGHUP)
+                ramferry.wait_until(lambda: receiver.log.count(answer) > told, f"'{answer}': {receiver.log}")
+
+            def attempt():
+                return site.migrate(source, receiver)
+
+            result = attempt()
+            assert result.exit_code == 1 and "is not on the list" in result.stderr, result
+            take(config("source", another), "read the configuration again")
+            result = attempt()
+            assert result.exit_code == 3 and "no guest definition named 'guest'" in result.stderr, result
+            take("[receive]\nallow = 7\n", "the configuration is not taken: ")
+            take('[receive]\nguests = ["/no/such/definition.toml"]\n', "the configuration is not taken: ")
+            result = attempt()
+            assert result.exit_code == 3 and "no guest definition named 'guest'" in result.stderr, result
+            assert_untouched(source, before)
+            take(config("source", target.definition()), "read the configuration again")
+            result = attempt()
+            assert result.exit_code == 0, result.stderr
+        target.arrive()
+        assert target.is_running()
+
+
+def test_what_receive_and_its_qemu_make_is_for_their_owner_only(site):
+    def others_may(path):
+        return stat.S_IMODE(os.stat(path).st_mode) & 0o077
+
+    usual = os.umask(0o022)
+    try:
+        with source_and_target(TINY) as (source, target):
+            with site.receiver(target) as receiver:
+                moving = site.start_migrate(source, receiver, "--bandwidth", "1")
+                ramferry.wait_until(lambda: "being copied" in site.status("source"), "the guest to be on its way")
+                made = [*target.memory_files, target.ramferry_socket, site.runtime_directory("destination"),
+                        site.state_directory("source"), site.state_directory("destination"),
+                        *site.runtime_directory("destination").glob("*"),
+                        *site.state_directory("source").glob("*.json"),
+                        *site.state_directory("destination").glob("*.json")]
+                assert {os.path.basename(path): oct(others_may(path)) for path in made if others_may(path)} == {}
+                moving.process.terminate()
+                assert moving.wait().exit_code == 130
+                assert_gone(target)
+    finally:
+        os.umask(usual)
 
 
 def test_allowed_host_may_send(site):

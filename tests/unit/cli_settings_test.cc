@@ -25,7 +25,7 @@ TEST(Settings, printed_settings_read_again_are_the_same) {
   Settings settings;
   settings.state_dir = "/a \"quoted\" \\ path\twith\nall\x01kinds\x7f of bytes \xc3\xa9";
   settings.data_encryption = "off";
-  settings.guests = {"/one.toml", "two \"2\"", ""};
+  settings.guests = {"/one.toml", "two \"2\""};
   settings.allow = {"alpha"};
   settings.port = 0;
   settings.downtime_ms = 3600000;
@@ -78,6 +78,13 @@ TEST(Settings, every_mistake_is_named_with_what_is_allowed) {
       {"[receive]\nmax_migrations = 0", {"receive.max_migrations"}},
       {"[data]\nencryption = \"maybe\"", {"data.encryption is 'maybe'", "auto, on, off"}},
       {"[data]\ntransport = \"pigeon\"", {"data.transport", "auto"}},
+      {"[receive]\nallow = [\"alpha\", \"\"]", {"receive.allow", "empty"}},
+      {"[data]\nrdma_address = \"beta\"", {"data.rdma_address is 'beta'", "numeric"}},
+      {"[dpdk]\ndevice = \"x\"\naddress = \"10.0.0.1\"", {"dpdk.address", "192.0.2.7/24"}},
+      {"[dpdk]\ndevice = \"x\"\naddress = \"10.0.0.1/\"", {"dpdk.address", "192.0.2.7/24"}},
+      {"[dpdk]\ndevice = \"x\"\naddress = \"10.0.0.1/32\"", {"dpdk.address"}},
+      {"[dpdk]\ndevice = \"x\"\naddress = \"beta/24\"", {"dpdk.address"}},
+      {"[dpdk]\ngateway = \"beta\"", {"dpdk.gateway is 'beta'"}},
       {"[migrate]\nif_not_converging = \"\"", {"migrate.if_not_converging", "give-up, stop"}},
   };
   for (const auto& [text, words] : mistakes) {
@@ -93,7 +100,9 @@ TEST(Settings, every_mistake_is_named_with_what_is_allowed) {
 TEST(Settings, limits_themselves_are_allowed) {
   for (const char* text :
        {"[migrate]\ndowntime_ms = 1", "[migrate]\ndowntime_ms = 3600000", "[migrate]\nworkers = 64",
-        "[receive]\nport = 65535", "[receive]\nguests = []", "[migrate]\nsettle_s = 0"}) {
+        "[receive]\nport = 65535", "[receive]\nguests = []", "[migrate]\nsettle_s = 0",
+        "[data]\nrdma_address = \"2001:db8::1\"",
+        "[dpdk]\ndevice = \"x\"\naddress = \"10.0.0.1/31\"\ngateway = \"10.0.0.0\""}) {
     EXPECT_TRUE(ParseSettings(text, "t").ok()) << text;
   }
 }
@@ -102,6 +111,13 @@ TEST(Settings, file_that_was_named_must_exist) {
   const auto settings = LoadSettings("/nonexistent/site.toml");
   EXPECT_TRUE(absl::IsNotFound(settings.status()));
   EXPECT_THAT(settings.status().message(), HasSubstr("/nonexistent/site.toml"));
+}
+
+// Taken for an empty file it would let every host send.
+TEST(Settings, file_that_cannot_be_read_is_not_taken_for_an_empty_one) {
+  const auto settings = LoadSettings("/proc");
+  EXPECT_FALSE(settings.ok());
+  EXPECT_THAT(settings.status().message(), HasSubstr("cannot read the configuration /proc"));
 }
 
 TEST(Settings, options_of_a_migration_are_what_was_set) {

@@ -37,6 +37,11 @@ class Program : public testing::Test {
     text << file.rdbuf();
     return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1, .output = text.str()};
   }
+  std::string Definition(const std::string& name) {
+    const std::string file = directory_.File(name + ".toml");
+    std::ofstream(file) << "name = \"" << name << "\"\nargv = [\"true\"]\n";
+    return file;
+  }
   std::string Config(const std::string& text) {
     std::ofstream(directory_.File("site.toml")) << text;
     return directory_.File("site.toml");
@@ -89,6 +94,12 @@ TEST_F(Program, wrong_command_line_is_2) {
       {"certs"},
       {"demo", "--memory-mib", "1"},
       {"--config", directory_.File("missing.toml"), "config"},
+      {"--config", directory_.File(""), "config"},
+      {"migrate", "qemu:", "beta"},
+      {"migrate", "qemu:/x", "beta", "--rdma-address", "beta"},
+      {"receive", "--qmp", "/x", "--allow", ""},
+      {"receive", "--qmp", "/x", "--numa-map", "0:4000"},
+      {"receive", "--guest", Definition("web1"), "--guest", Definition("web1")},
       {"--config", Config("[migrate]\ndowntime_ms = \"x\"\n"), "config"},
   };
   for (const auto& arguments : wrong) {
@@ -96,6 +107,18 @@ TEST_F(Program, wrong_command_line_is_2) {
     EXPECT_EQ(result.code, 2) << testing::PrintToString(arguments) << result.output;
     EXPECT_FALSE(result.output.empty()) << testing::PrintToString(arguments);
   }
+}
+
+// Whoever reads its messages may be gone, or its disk full: the exit code is what it was.
+TEST_F(Program, messages_that_go_nowhere_change_nothing) {
+  std::vector<std::string> arguments = {RAMFERRY_PROGRAM, "resolve", "0b7c", "--state-dir",
+                                        directory_.File("state")};
+  const auto process = QemuProcess::Start(arguments, "/dev/full");
+  ASSERT_TRUE(process.ok()) << process.status();
+  int status = 0;
+  ::waitpid((*process)->pid(), &status, 0);
+  EXPECT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), 1);
 }
 
 TEST_F(Program, help_and_version_are_0) {

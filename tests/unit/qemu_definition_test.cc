@@ -47,6 +47,7 @@ TEST(GuestDefinition, every_mistake_is_named) {
       {"name = \"a\"\nargv = [\"qemu\", 7]", "list of strings"},
       {"name = \"a\"\nlog = 1\n" + argv, "log must be a string"},
       {"name = \"a\"\nqmp = [\"x\"]\n" + argv, "qmp must be a string"},
+      {"name = \"a\"\nqmp = \"a.qmp\"\n" + argv, "must begin with '/'"},
       {"name = \"a\"\nmemory = \"2G\"\n" + argv, "'memory'"},
       {"name = \"a\"\nargv = [\"qemu\", \"-incoming\", \"defer\"]", "-incoming"},
       {"name = \"a\"\nargv = [\"qemu\", \"-S\"]", "-S"},
