@@ -80,6 +80,13 @@ class SourceGuest {
   [[nodiscard]] virtual absl::Status Quiesce() { return absl::OkStatus(); }
   [[nodiscard]] virtual absl::Status Unquiesce() { return absl::OkStatus(); }
 
+  // Leaves the virtual CPUs this share of their time, 0.05 to 1; 1 takes the throttle off. It goes
+  // with RollBack, LeaveStopped and Commit as well, and must go by itself, or by what undo_record
+  // leads to, should this process die. Also after BeginPause.
+  [[nodiscard]] virtual absl::Status Throttle(double /*share*/) {
+    return absl::UnimplementedError("this kind of guest cannot be throttled");
+  }
+
   // Asks the guest to stop, and starts to hand what it must send besides its regions to `sink`.
   // Returns at once; the guest may run on for some milliseconds. `sink` must stay valid until
   // SaveDeviceState or RollBack has returned.

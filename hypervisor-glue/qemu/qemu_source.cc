@@ -60,6 +60,10 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string
     absl::Status status = guest->MapMemory();
     if (status.ok()) status = guest->CheckTracking();
     if (!status.ok()) reasons.emplace_back(Message(status));
+    // In the undo record from the start, so that it is there should we be killed.
+    if (auto limit = CpuLimit::Find(guest->pid(), guest->VcpuThreads()); limit.ok()) {
+      guest->cpu_limit_ = *std::move(limit);
+    }
   }
   if (!reasons.empty()) return absl::FailedPreconditionError(JoinReasons(reasons));
   return guest;
@@ -78,6 +82,7 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::TakeUp(const std::string
   if (absl::Status mapped = guest->MapMemory(); !mapped.ok() && !absl::IsNotFound(mapped)) {
     return mapped;
   }
+  guest->cpu_limit_ = CpuLimit::FromRecord(Field<nlohmann::json>(record, "cpu_limit"));
   guest->description_.running = running;
   guest->pause_begun_ = guest->state_saved_ = true;
   return guest;
@@ -174,6 +179,28 @@ absl::Status QemuSource::Unquiesce() {
   return absl::OkStatus();
 }
 
+std::vector<pid_t> QemuSource::VcpuThreads() const {
+  std::vector<pid_t> threads;
+  for (const QemuVcpu& vcpu : inventory_.vcpu_threads) {
+    if (vcpu.thread > 0) threads.push_back(static_cast<pid_t>(vcpu.thread));
+  }
+  return threads;
+}
+
+absl::Status QemuSource::Throttle(double share) {
+  if (share >= 1) {
+    duty_cycle_.reset();
+    return cpu_limit_.Remove();
+  }
+  if (!cpu_limit_.empty()) return cpu_limit_.Set(share);
+  if (duty_cycle_ != nullptr) {
+    duty_cycle_->SetShare(share);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(duty_cycle_, VcpuDutyCycle::Start(VcpuThreads(), share));
+  return absl::OkStatus();
+}
+
 absl::Status QemuSource::BeginPause(DeviceStateSink sink) {
   // A guest that shut down or was reset to another state meanwhile must not be "migrated".
   ASSIGN_OR_RETURN(const auto status, qmp_->Execute("query-status"));
@@ -239,6 +266,7 @@ absl::Status QemuSource::MigrationError() {
 }
 
 absl::Status QemuSource::Commit() {
+  Throttle(1).IgnoreError();  // its process ends
   tracker_.reset();
   pipe_.reset();
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid(), 0)));
@@ -304,7 +332,7 @@ absl::Status QemuSource::RollBack() {
 
 absl::Status QemuSource::Undo() {
   tracker_.reset();
-  absl::Status result;
+  absl::Status result = Throttle(1);
   if (pause_begun_) {
     result.Update(EndQemuMigration());
   }
@@ -330,13 +358,16 @@ absl::Status QemuSource::Undo() {
 std::string QemuSource::undo_record() const {
   auto record = nlohmann::json::parse(settings_.UndoRecord());
   record["process"] = process_;
+  if (!cpu_limit_.empty()) record["cpu_limit"] = cpu_limit_.record();
   return record.dump();
 }
 
 absl::Status QemuSource::LeaveStopped() {
+  absl::Status result = Throttle(1);
   tracker_.reset();
   pipe_.reset();
-  return settings_.Restore(*qmp_);
+  result.Update(settings_.Restore(*qmp_));
+  return result;
 }
 
 }  // namespace ramferry

@@ -18,11 +18,13 @@
 #include <vector>
 
 #include "hypervisor-glue/guest.h"
+#include "hypervisor-glue/qemu/cpu_limit.h"
 #include "hypervisor-glue/qemu/inventory.h"
 #include "hypervisor-glue/qemu/migration_settings.h"
 #include "hypervisor-glue/qemu/qemu_again.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
 #include "hypervisor-glue/qemu/state_pipe.h"
+#include "hypervisor-glue/qemu/vcpu_duty_cycle.h"
 #include "hypervisor-glue/tracking/memory_file.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
 
@@ -60,6 +62,8 @@ class QemuSource : public SourceGuest {
   }
   absl::Status Quiesce() override;
   absl::Status Unquiesce() override;
+  // By cgroup where its virtual CPUs have some of their own, else by a duty cycle.
+  absl::Status Throttle(double share) override;
   absl::Status BeginPause(DeviceStateSink sink) override;
   absl::StatusOr<bool> WaitPaused(Deadline deadline) override;
   Deadline paused_at() const override { return paused_at_; }
@@ -75,6 +79,7 @@ class QemuSource : public SourceGuest {
   [[nodiscard]] absl::Status MapMemory();
   [[nodiscard]] absl::Status CheckTracking();
   [[nodiscard]] absl::Status GatherWhileStopped();
+  [[nodiscard]] std::vector<pid_t> VcpuThreads() const;
   // QEMU's own word on why its migration failed.
   [[nodiscard]] absl::Status MigrationError();
   [[nodiscard]] absl::Status EndQemuMigration();
@@ -92,6 +97,8 @@ class QemuSource : public SourceGuest {
   Tracking tracking_;
   std::unique_ptr<WriteTracker> tracker_;
   std::unique_ptr<StatePipe> pipe_;
+  CpuLimit cpu_limit_;  // of no group: there are none of its own
+  std::unique_ptr<VcpuDutyCycle> duty_cycle_;
   Deadline paused_at_;
   bool quiesced_ = false;
   bool pause_begun_ = false;
