@@ -219,6 +219,18 @@ static int IsDue(struct Pace* pace, uint64_t now) {
   return 1;
 }
 
+static int InBurst(uint64_t now) {
+  static int inside = 1;
+  static uint64_t until = 0;
+  if (parameters.burst_ms == 0) return 1;
+  if (until == 0) until = now + (uint64_t)tsc_khz * parameters.burst_ms;
+  if (now >= until) {
+    inside = !inside;
+    until = now + (uint64_t)tsc_khz * parameters.burst_ms;
+  }
+  return inside;
+}
+
 static void Run(void) {
   struct Pace rewrite = StartPace(parameters.rate);
   struct Pace check = StartPace(parameters.check_rate);
@@ -227,7 +239,7 @@ static void Run(void) {
   for (uint32_t turn = 0;; ++turn) {
     uint64_t now = ReadTsc();
     TickIfDue(now);
-    int rewrite_due = IsDue(&rewrite, now);
+    int rewrite_due = InBurst(now) && IsDue(&rewrite, now);
     int check_due = IsDue(&check, now);
     if (rewrite_due && !(check_due && turn % 8 == 0)) {  // neither starves the other
       rewrite.next += rewrite.interval;

@@ -50,7 +50,7 @@ static int ParseValue(const char* text, const struct Parameter* parameter) {
 }
 
 int ParseParameters(const char* line, struct Parameters* p) {
-  const struct Parameters defaults = {64, 16, 1000, 0, kUniform, 0, 1000, 0x3f8, 0, 0};
+  const struct Parameters defaults = {64, 16, 1000, 0, kUniform, 0, 1000, 0x3f8, 0, 0, 0};
   *p = defaults;
   const struct Parameter known[] = {
       {"fill_mib", &p->fill_mib, 1, 4000, 0},    {"wss_mib", &p->wss_mib, 1, 4000, 0},
@@ -58,6 +58,7 @@ int ParseParameters(const char* line, struct Parameters* p) {
       {"pattern", &p->pattern, 0, 0, kPatterns}, {"zero_pct", &p->zero_pct, 0, 100, 0},
       {"tick_us", &p->tick_us, 100, 1000000, 0}, {"tick_port", &p->tick_port, 0, 0, kPorts},
       {"tsc_khz", &p->tsc_khz, 0, 100000000, 0}, {"idle", &p->halt, 0, 0, kIdle},
+      {"burst_ms", &p->burst_ms, 0, 60000, 0},
   };
   while (*line != 0) {
     while (IsSpace(*line)) ++line;

@@ -7,6 +7,7 @@
 //   pattern=uniform    which page is next: uniform, sequential, or hot (7 of 8 rewrites go to the
 //   first
 //                      1/16 of the working set)
+//   burst_ms=0         rewrites for so long, then for as long not, and so on; 0: always
 //   zero_pct=0         of 100 rewrites, so many set the page back to all zeros
 //   tick_us=1000       time between ticks, 100 to 1000000
 //   tick_port=serial   where a tick's byte goes: serial (0x3f8), debugcon (0xe9), none
@@ -31,6 +32,7 @@ struct Parameters {
   uint32_t tick_port;
   uint32_t tsc_khz;
   uint32_t halt;
+  uint32_t burst_ms;
 };
 
 // Returns 1 and the parameters, or 0 when the line has an unknown name or a value out of range.
