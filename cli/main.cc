@@ -102,13 +102,17 @@ int Run(int argc, char** argv) {
   overrides.Add(migrating, "--max-rounds", &Settings::max_rounds,
                 "pre-copy rounds before --if-not-converging decides (30)");
   overrides.Add(migrating, "--if-not-converging", &Settings::if_not_converging,
-                "give-up (default) or stop");
+                "give-up (default), throttle (take CPU time from it), wait (until it writes less), "
+                "or stop (for longer than --downtime)");
   overrides.Add(migrating, "--workers", &Settings::workers,
                 "sending threads and connections (0: half of the CPUs)");
   overrides.Add(migrating, "--cpus", &Settings::cpus,
                 "CPUs for the sending threads, as in 0-3,8 (by the NUMA rules)");
   overrides.Add(migrating, "--bandwidth", &Settings::bandwidth_mib,
                 "limit in MiB/s while the guest runs (0: none)");
+  overrides.Add(migrating, "--least-bandwidth", &Settings::least_bandwidth_mib,
+                "begin at so many MiB/s and go as fast as the guest writes, up to --bandwidth (0: "
+                "all at --bandwidth)");
   overrides.Add(migrating, "--data-encryption", &Settings::data_encryption,
                 "auto, on or off; off: whoever sees the packets sees the guest's memory");
   overrides.Add(migrating, "--transport", &Settings::transport, "auto, rdma, dpdk or tcp");

@@ -23,7 +23,11 @@ std::string ToJson(const MigrationReport& report) {
                       {"bytes", round.bytes.value()},
                       {"ms", round.ms},
                       {"quiesced_ms", round.quiesced_ms},
+                      {"skipped_pages", round.skipped_pages.value()},
                       {"dirty_pages", round.dirty_pages.value()},
+                      {"held_pages", round.held_pages.value()},
+                      {"rate_limit", round.rate_limit.value()},
+                      {"cpu_share", round.cpu_share},
                       {"dirty_rate", round.dirty_rate},
                       {"predicted_downtime_ms", round.predicted_downtime_ms}});
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <variant>
 
 #include "base/status.h"
@@ -117,14 +118,22 @@ const std::vector<Key>& Keys() {
       {"migrate",
        "if_not_converging",
        &Settings::if_not_converging,
-       "give-up (the guest stays where it is) or stop (it is stopped for longer).",
+       "When the target cannot be met: give-up (the guest stays where it is), throttle (CPU time "
+       "is "
+       "taken from it until its pages can be sent as fast as it writes them), wait (until it "
+       "writes "
+       "less), or stop (it is stopped for longer).",
        0,
        0,
-       {"give-up", "stop"}},
+       {"give-up", "throttle", "wait", "stop"}},
       {"migrate", "workers", &Settings::workers,
        "Threads that send, each with its own connection; 0: half of the CPUs, at most 8.", 0, 64},
       {"migrate", "bandwidth_mib", &Settings::bandwidth_mib,
        "Limit in MiB/s while the guest runs; 0: none.", 0, 1 << 20},
+      {"migrate", "least_bandwidth_mib", &Settings::least_bandwidth_mib,
+       "The first round goes at so many MiB/s, later ones as fast as the guest writes and a little "
+       "faster, up to bandwidth_mib; 0: every round goes at bandwidth_mib.",
+       0, 1 << 20},
       {"migrate", "verify", &Settings::verify,
        "Compare all memory while the guest is stopped (adds to the downtime)."},
       {"migrate", "answer_s", &Settings::answer_s,
@@ -133,6 +142,23 @@ const std::vector<Key>& Keys() {
        "Seconds to go on asking when the answer to the ownership message was lost.", 0, 86400},
   };
   return keys;
+}
+
+NotConverging NotConvergingNamed(const std::string& name) {
+  if (name == "throttle") return NotConverging::kThrottle;
+  if (name == "wait") return NotConverging::kWait;
+  return name == "stop" ? NotConverging::kStopAnyway : NotConverging::kGiveUp;
+}
+
+// For benchmarks of what each is worth (bench/policy): RAMFERRY_WITHOUT=skip,hold,instant leaves
+// out what it names. Nobody else has a reason to.
+Mechanisms MechanismsInForce() {
+  const char* without = std::getenv("RAMFERRY_WITHOUT");
+  const std::string_view names = without == nullptr ? "" : without;
+  const auto used = [names](std::string_view name) {
+    return names.find(name) == std::string_view::npos;
+  };
+  return {.skip = used("skip"), .hold = used("hold"), .instant = used("instant")};
 }
 
 std::string FullName(const Key& key) {
@@ -321,11 +347,12 @@ std::string FormatSettings(const Settings& settings) {
 MigrationOptions Settings::migration_options() const {
   return {.downtime_target = std::chrono::milliseconds(downtime_ms),
           .max_rounds = static_cast<uint32_t>(max_rounds),
-          .not_converging =
-              if_not_converging == "stop" ? NotConverging::kStopAnyway : NotConverging::kGiveUp,
+          .not_converging = NotConvergingNamed(if_not_converging),
           .workers = static_cast<uint32_t>(workers),
           .cpus = *ParseCpuSet(cpus),
           .bandwidth = MiB(static_cast<uint64_t>(bandwidth_mib)),
+          .least_bandwidth = MiB(static_cast<uint64_t>(least_bandwidth_mib)),
+          .mechanisms = MechanismsInForce(),
           .verify = verify,
           .answer_time = std::chrono::seconds(answer_s),
           .settle_time = std::chrono::seconds(settle_s)};

@@ -67,6 +67,7 @@ struct Settings {
   std::string if_not_converging = "give-up";
   int64_t workers = 0;
   int64_t bandwidth_mib = 0;
+  int64_t least_bandwidth_mib = 0;
   bool verify = false;
   int64_t answer_s = 30;
   int64_t settle_s = 30;

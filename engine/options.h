@@ -17,6 +17,13 @@ enum class NotConverging {
   kThrottle,    // take CPU time from it until its pages can be sent as fast as it writes them
 };
 
+// What saves bytes and downtime; docs/policy.md shows how much each does.
+struct Mechanisms {
+  bool skip = true;     // pages that are dirty again when their turn comes are not sent
+  bool hold = true;     // pages dirty in several passes running wait until they cool
+  bool instant = true;  // the moment of the switch-over is chosen
+};
+
 struct MigrationOptions {
   // Stop-and-copy begins when the predicted downtime is at most this.
   std::chrono::milliseconds downtime_target{300};
@@ -29,6 +36,13 @@ struct MigrationOptions {
   CpuSet cpus;
   // Bytes a second over all channels during pre-copy; 0: no limit. Stop-and-copy has none.
   ByteCount bandwidth;
+  // Of the first round; the later ones follow what the guest writes, up to `bandwidth`
+  // (policy/rate_policy.h). 0: all rounds go at `bandwidth`.
+  ByteCount least_bandwidth;
+  // How far over that. 0: by the rule.
+  ByteCount bandwidth_step;
+  // What can be switched off one by one, for benchmarks and tests.
+  Mechanisms mechanisms;
   // Compare the whole memory on both sides after the last page, while the guest is stopped.
   bool verify = false;
   // How long the peer may take over an answer before it counts as lost.

@@ -1,7 +1,9 @@
 #include "engine/precopy.h"
 
 #include <algorithm>
+#include <chrono>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "base/cpu_set.h"
@@ -20,6 +22,17 @@ WorkerLayout EqualShares(std::span<const MappedRegion> regions, size_t workers) 
   layout.steal = NearestFirst(std::vector<int>(workers, -1), [](int, int) { return uint64_t{0}; });
   return layout;
 }
+
+std::vector<uint64_t> PagesOf(std::span<const MappedRegion> regions) {
+  std::vector<uint64_t> pages;
+  for (const MappedRegion& region : regions) pages.push_back(region.pages());
+  return pages;
+}
+
+// A long round looks so far ahead for pages that are dirty again: some milliseconds of sending.
+constexpr uint64_t kLookPages = MiB(8).value() / kPageBytes;
+// How soon a cancellation is seen by a round that pauses.
+constexpr std::chrono::milliseconds kLookUp{10};
 
 PageCount Sum(const std::vector<ShippedPages>& shipped,
               std::atomic<uint64_t> ShippedPages::*counter) {
@@ -40,7 +53,11 @@ Precopy::Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels repl
       shipped_(channels.size()),
       pool_(layout.slices.empty() ? EqualShares(guest.regions(), channels.size())
                                   : std::move(layout)),
-      waiting_(options.bandwidth.value() != 0 ? Waiting::kSleep : Waiting::kAdapt) {
+      hot_(PagesOf(guest.regions())),
+      scratch_(pool_.workers()),
+      waiting_(options.bandwidth.value() != 0 || options.least_bandwidth.value() != 0
+                   ? Waiting::kSleep
+                   : Waiting::kAdapt) {
   UseChannels(std::move(channels));
 }
 
@@ -98,54 +115,114 @@ ByteCount Precopy::wire_bytes() const {
   return bytes;
 }
 
-absl::StatusOr<RoundReport> Precopy::Round(CollectBy by) {
-  return Send(by, guest_.needs_quiesced_collection());
+absl::StatusOr<RoundReport> Precopy::Round(const RoundKind& kind) {
+  return Send(kind, guest_.needs_quiesced_collection());
 }
 
 absl::StatusOr<RoundReport> Precopy::FinalRound() {
   rate_.SetRate(ByteCount(0));
   waiting_ = Waiting::kPoll;
   for (const auto& channel : channels_) channel->SetWaiting(waiting_);
-  auto report = Send(CollectBy::kDirty, /*quiesce=*/false);
+  auto report = Send({}, /*quiesce=*/false);
   if (report.ok()) report->stopped = true;
   return report;
 }
 
-absl::Status Precopy::CollectQuiesced(CollectBy by) {
+absl::Status Precopy::Collect(const Slice& slice, const RoundKind& kind, bool quiesced,
+                              Scratch& scratch) {
+  scratch.spans.clear();
+  scratch.dirty.clear();
+  hot_.BeginPass(slice, kind.hold, scratch.spans);
+  // A guest that is collected all at once loses nothing by collecting what is held, and shows what
+  // has cooled.
+  if (quiesced) scratch.spans.assign(1, slice.pages);
+  for (const PageRun& span : scratch.spans) {
+    RETURN_IF_ERROR(guest_.CollectDirty({slice.region, span}, scratch.dirty));
+  }
+  if (kind.by == CollectBy::kPopulated) {
+    // The collection was to start the tracking: what is written from here on comes again.
+    scratch.dirty.clear();
+    if (!quiesced) RETURN_IF_ERROR(guest_.PopulatedRuns(slice, scratch.dirty));
+  }
+  hot_.Collected(slice, scratch.spans, scratch.dirty,
+                 /*judge=*/kind.hold && kind.by == CollectBy::kDirty);
+  return absl::OkStatus();
+}
+
+absl::Status Precopy::CollectQuiesced(const RoundKind& kind) {
   const Deadline start = Clock::now();
-  collected_.assign(pool_.slices().size(), {});
   RETURN_IF_ERROR(guest_.Quiesce());
   absl::Status status;
-  for (size_t i = 0; i < collected_.size() && status.ok(); ++i) {
-    status = guest_.CollectDirty(pool_.slices()[i], collected_[i]);
+  for (size_t i = 0; i < pool_.slices().size() && status.ok(); ++i) {
+    status = Collect(pool_.slices()[i], kind, /*quiesced=*/true, scratch_[0]);
   }
   status.Update(guest_.Unquiesce());
   collect_ms_ = MillisecondsBetween(start, Clock::now());
   RETURN_IF_ERROR(status);
-  if (by == CollectBy::kPopulated) {
-    for (size_t i = 0; i < collected_.size(); ++i) {
-      collected_[i].clear();
-      RETURN_IF_ERROR(guest_.PopulatedRuns(pool_.slices()[i], collected_[i]));
+  if (kind.by == CollectBy::kPopulated) {
+    for (const Slice& slice : pool_.slices()) {
+      PageRuns populated;
+      RETURN_IF_ERROR(guest_.PopulatedRuns(slice, populated));
+      hot_.Collected(slice, {slice.pages}, populated, /*judge=*/false);
     }
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
+absl::Status Precopy::SendAllOwed(const Slice& slice, uint32_t worker) {
+  PageRuns& owed = scratch_[worker].owed;
+  owed.clear();
+  hot_.TakeAllOwed(slice, owed);
+  return owed.empty() ? absl::OkStatus() : shippers_[worker]->ShipCollected(slice.region, owed);
+}
+
+absl::Status Precopy::SendQuiet(const Slice& slice, uint32_t worker) {
+  Scratch& scratch = scratch_[worker];
+  for (uint64_t first = slice.pages.first; first < slice.pages.end(); first += kLookPages) {
+    const Slice part{slice.region, {first, std::min(kLookPages, slice.pages.end() - first)}};
+    scratch.dirty.clear();
+    scratch.owed.clear();
+    RETURN_IF_ERROR(guest_.PeekDirty(part, scratch.dirty));
+    skipped_ += hot_.TakeOwed(part, scratch.dirty, scratch.owed).value();
+    if (scratch.owed.empty()) continue;
+    RETURN_IF_ERROR(shippers_[worker]->ShipCollected(slice.region, scratch.owed));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Precopy::Pause(std::chrono::milliseconds time) const {
+  for (const Deadline end = In(time); Clock::now() < end;) {
+    RETURN_IF_ERROR(cancel_.status());
+    std::this_thread::sleep_for(std::min<Clock::duration>(end - Clock::now(), kLookUp));
+  }
+  return cancel_.status();
+}
+
+absl::StatusOr<RoundReport> Precopy::Send(const RoundKind& kind, bool quiesce) {
   RoundReport report{.number = ++rounds_};
   const PageCount sent_before = Sum(shipped_, &ShippedPages::sent);
   const PageCount zero_before = Sum(shipped_, &ShippedPages::zero);
+  const uint64_t skipped_before = skipped_;
   const ByteCount bytes_before = wire_bytes();
+  if (!kind.hold && holding_) Thaw();
+  holding_ = kind.hold;
   const Deadline start = Clock::now();
   if (quiesce) {
-    RETURN_IF_ERROR(CollectQuiesced(by));
+    RETURN_IF_ERROR(CollectQuiesced(kind));
     report.quiesced_ms = collect_ms_;
+  } else if (kind.is_long) {
+    RETURN_IF_ERROR(pool_.Run([&](uint32_t worker, size_t index) {
+      return Collect(pool_.slices()[index], kind, /*quiesced=*/false, scratch_[worker]);
+    }));
   }
-  const auto job = [&](uint32_t worker, size_t index) {
-    PageShipper& shipper = *shippers_[worker];
+  if (kind.pause.count() > 0) RETURN_IF_ERROR(Pause(kind.pause));
+  const auto job = [&](uint32_t worker, size_t index) -> absl::Status {
     const Slice& slice = pool_.slices()[index];
-    if (!quiesce) return shipper.Ship(slice, by);
-    return shipper.ShipCollected(slice.region, collected_[index]);
+    if (kind.is_long) return SendQuiet(slice, worker);
+    if (!quiesce) {
+      RETURN_IF_ERROR(Collect(slice, kind, /*quiesced=*/false, scratch_[worker]));
+    }
+    return SendAllOwed(slice, worker);
   };
   const auto finish = [this](uint32_t worker) { return shippers_[worker]->Confirm(); };
   absl::Status status = pool_.Run(job, finish);
@@ -155,28 +232,40 @@ absl::StatusOr<RoundReport> Precopy::Send(CollectBy by, bool quiesce) {
                     [](const auto& shipper) { return shipper->channel_failed(); });
     if (!by_channel || cancel_.requested()) return status;
     RETURN_IF_ERROR(GoOnOverOtherChannels(status));
-    status = pool_.Run(job, finish, WorkerPool::From::kWhereItFailed);
+    // What a worker had taken of a slice was sent again just now; the rest of a slice that is sent
+    // in parts is still owed.
+    status = pool_.Run(job, finish,
+                       kind.is_long ? WorkerPool::From::kStart : WorkerPool::From::kWhereItFailed);
   }
   report.ms = MillisecondsBetween(start, Clock::now());
   report.pages = Sum(shipped_, &ShippedPages::sent) - sent_before;
   report.zero_pages = Sum(shipped_, &ShippedPages::zero) - zero_before;
+  report.skipped_pages = PageCount(skipped_ - skipped_before);
   report.bytes = wire_bytes() - bytes_before;
   return report;
 }
 
-absl::StatusOr<PageCount> Precopy::CountDirty() {
+absl::StatusOr<DirtyCount> Precopy::CountDirty() {
   std::atomic<uint64_t> pages{0};
+  std::atomic<uint64_t> held{0};
   const Deadline start = Clock::now();
-  RETURN_IF_ERROR(pool_.Run([&](uint32_t /*worker*/, size_t index) -> absl::Status {
+  RETURN_IF_ERROR(pool_.Run([&](uint32_t worker, size_t index) -> absl::Status {
     const Slice& slice = pool_.slices()[index];
-    PageRuns runs;
-    RETURN_IF_ERROR(guest_.PeekDirty(slice, runs));
-    pages.fetch_add(PagesIn(runs).value(), std::memory_order_relaxed);
+    PageRuns& dirty = scratch_[worker].dirty;
+    dirty.clear();
+    RETURN_IF_ERROR(guest_.PeekDirty(slice, dirty));
+    pages.fetch_add(hot_.ToSend(slice, dirty).value(), std::memory_order_relaxed);
+    held.fetch_add(hot_.Held(slice).value(), std::memory_order_relaxed);
     return absl::OkStatus();
   }));
   // Looking costs what collecting costs, but where that needs the guest to stand still.
   if (!guest_.needs_quiesced_collection()) collect_ms_ = MillisecondsBetween(start, Clock::now());
-  return PageCount(pages.load());
+  return DirtyCount{.pages = PageCount(pages.load()), .held = PageCount(held.load())};
+}
+
+void Precopy::Thaw() {
+  holding_ = false;
+  for (const Slice& slice : pool_.slices()) hot_.Thaw(slice);
 }
 
 absl::StatusOr<std::vector<SliceDigest>> Precopy::Digests() {

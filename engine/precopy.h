@@ -1,9 +1,15 @@
 // Rounds of pages: the workers, their channels and shippers, and what a round cost.
 //
 // Pre-copy and stop-and-copy are both made of rounds; they differ in what is collected, in the rate
-// limit, and in whether the guest runs.
+// limit, and in whether the guest runs. A round takes one of two ways:
+//
+//   short   each slice is collected and sent at once, whatever its pages are
+//   long    all slices are collected first; then they are sent, but for pages that are dirty again
+//           when their turn comes, or are held because they are hot (policy/hot_pages.h)
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -17,6 +23,7 @@
 #include "engine/landed_map.h"
 #include "engine/options.h"
 #include "engine/page_shipper.h"
+#include "engine/policy/hot_pages.h"
 #include "engine/report.h"
 #include "engine/worker_pool.h"
 #include "hypervisor-glue/guest.h"
@@ -29,6 +36,20 @@ using PageChannels = std::vector<std::unique_ptr<PageChannel>>;
 // As many channels over another transport, in place of those that failed with `why`.
 using ReplaceChannels = std::function<absl::StatusOr<PageChannels>(const absl::Status& why)>;
 
+// What is still to be sent.
+struct DirtyCount {
+  PageCount pages;
+  PageCount held;  // of them: too hot to be sent before the guest stops
+};
+
+struct RoundKind {
+  CollectBy by = CollectBy::kDirty;
+  bool is_long = false;
+  bool hold = false;  // of a long one: hot pages; the first round that does not thaws all
+  // Of a long one: between collecting and sending, for what is written often to show itself.
+  std::chrono::milliseconds pause{0};
+};
+
 class Precopy {
  public:
   // One worker for each channel. The guest's tracking has been started. When a channel fails, all
@@ -39,12 +60,16 @@ class Precopy {
   ~Precopy();
 
   // Sends one round and waits until the destination has all of it.
-  [[nodiscard]] absl::StatusOr<RoundReport> Round(CollectBy by);
+  [[nodiscard]] absl::StatusOr<RoundReport> Round(const RoundKind& kind);
   // The same for a guest that is stopped: no rate limit, no quiescing.
   [[nodiscard]] absl::StatusOr<RoundReport> FinalRound();
 
-  // Pages dirty now; nothing is cleared.
-  [[nodiscard]] absl::StatusOr<PageCount> CountDirty();
+  // Pages that would have to be sent if the guest were stopped now; nothing is cleared.
+  [[nodiscard]] absl::StatusOr<DirtyCount> CountDirty();
+  // No page is held any more, nor counts as hot.
+  void Thaw();
+  // Of the rounds to come, until the last; bytes a second, 0: no limit.
+  void SetRate(ByteCount rate) { rate_.SetRate(rate); }
   // What it took the last time to find out which pages are dirty, all of them.
   [[nodiscard]] double collect_ms() const { return collect_ms_; }
   // Digests of all slices, in parallel.
@@ -60,9 +85,21 @@ class Precopy {
   void Abort();
 
  private:
-  [[nodiscard]] absl::StatusOr<RoundReport> Send(CollectBy by, bool quiesce);
-  // Collects every slice at once while no I/O is in flight, for guests that need it.
-  [[nodiscard]] absl::Status CollectQuiesced(CollectBy by);
+  // What a worker collects into: no allocation after the first slices.
+  struct Scratch {
+    PageRuns spans;
+    PageRuns dirty;
+    PageRuns owed;
+  };
+  [[nodiscard]] absl::StatusOr<RoundReport> Send(const RoundKind& kind, bool quiesce);
+  // Every slice at once while no I/O is in flight, for guests that need it.
+  [[nodiscard]] absl::Status CollectQuiesced(const RoundKind& kind);
+  // From here on the pages are owed.
+  [[nodiscard]] absl::Status Collect(const Slice& slice, const RoundKind& kind, bool quiesced,
+                                     Scratch& scratch);
+  [[nodiscard]] absl::Status SendAllOwed(const Slice& slice, uint32_t worker);
+  [[nodiscard]] absl::Status SendQuiet(const Slice& slice, uint32_t worker);
+  [[nodiscard]] absl::Status Pause(std::chrono::milliseconds time) const;
 
   SourceGuest& guest_;
   // Puts shippers on the channels; what `unconfirmed` names is sent first.
@@ -79,7 +116,10 @@ class Precopy {
   std::vector<ShippedPages> shipped_;  // by worker
   std::vector<std::unique_ptr<PageShipper>> shippers_;
   WorkerPool pool_;
-  std::vector<PageRuns> collected_;  // by slice, when quiesced
+  HotPages hot_;
+  bool holding_ = false;              // some pages may be held
+  std::vector<Scratch> scratch_;      // by worker
+  std::atomic<uint64_t> skipped_{0};  // pages, in all rounds
   double collect_ms_ = 0;
   Waiting waiting_;
   uint32_t rounds_ = 0;

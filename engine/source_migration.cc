@@ -1,4 +1,5 @@
-// Stages 0 to 4 of the source; what follows the ownership message is in source_activation.cc.
+// Stages 0 to 4 of the source, but for pre-copy (source_precopy.cc); what follows the ownership
+// message is in source_activation.cc.
 #include "engine/source_migration.h"
 
 #include <sys/resource.h>
@@ -232,61 +233,6 @@ void SourceMigration::ReportPlacement(const Precopy& precopy) {
   }
 }
 
-void SourceMigration::NoteRound(RoundReport round) {
-  report_.rounds.push_back(round);
-  context_.observer.OnRound(round);
-}
-
-void SourceMigration::Forecast(const RoundReport& round) {
-  if (!forecast_) forecast_.emplace(report_.guest_pages, context_.options);
-  forecast_->AddRound(round);
-  const Prediction rest = forecast_->Rest();
-  if (round.number == 1 && rest.migrates) {
-    report_.predicted_total_ms = MillisecondsBetween(started_, Clock::now()) + rest.total_ms;
-  }
-}
-
-absl::StatusOr<bool> SourceMigration::ReadyToStop(Precopy& precopy, RoundReport& round) {
-  model_.AddRound(round.bytes, round.ms - round.quiesced_ms);
-  ASSIGN_OR_RETURN(round.dirty_pages, precopy.CountDirty());
-  round.dirty_rate =
-      round.ms > 0 ? static_cast<double>(round.dirty_pages.value()) * 1000 / round.ms : 0;
-  round.predicted_downtime_ms = model_.Predict(round.dirty_pages, precopy.collect_ms());
-  report_.predicted_downtime_ms = round.predicted_downtime_ms;
-  Forecast(round);
-  NoteRound(round);
-  // Only for the other side's display.
-  RETURN_IF_ERROR(context_.control.Send(
-      RoundNote{.round = round.number, .pages = round.pages, .dirty = round.dirty_pages}));
-  return round.predicted_downtime_ms <=
-         static_cast<double>(context_.options.downtime_target.count());
-}
-
-absl::Status SourceMigration::PreCopy(Precopy& precopy) {
-  CollectBy by = CollectBy::kPopulated;
-  for (uint32_t number = 1;; ++number) {
-    RETURN_IF_ERROR(context_.cancel.status());
-    ASSIGN_OR_RETURN(RoundReport round, precopy.Round(by));
-    by = CollectBy::kDirty;
-    ASSIGN_OR_RETURN(const bool ready, ReadyToStop(precopy, round));
-    if (ready) return absl::OkStatus();
-    if (number < context_.options.max_rounds) continue;
-    if (context_.options.not_converging == NotConverging::kStopAnyway) {
-      context_.observer.OnNote(
-          fmt::format("the guest does not converge; stopping it all the same, for about {:.0f} ms",
-                      round.predicted_downtime_ms));
-      return absl::OkStatus();
-    }
-    converges_ = false;
-    return absl::FailedPreconditionError(fmt::format(
-        "the guest does not converge: after {} rounds it still dirties {:.0f} pages a second, and "
-        "stopping it now would take about {:.0f} ms, over the target of {} ms. It goes on running "
-        "here. Allow a longer --downtime, or --if-not-converging stop",
-        number, round.dirty_rate, round.predicted_downtime_ms,
-        context_.options.downtime_target.count()));
-  }
-}
-
 // Small rounds go on until the guest stands still, so that the last one stays small.
 absl::Status SourceMigration::StopGuest(Precopy& precopy) {
   RETURN_IF_ERROR(WriteJournal(Phase::kPausing));
@@ -304,11 +250,13 @@ absl::Status SourceMigration::StopGuest(Precopy& precopy) {
     ASSIGN_OR_RETURN(const bool paused, context_.guest.WaitPaused(In(kPauseStep)));
     if (paused) {
       stopped_ = context_.guest.paused_at();
+      // Its devices are saved by the same process.
+      RETURN_IF_ERROR(Throttle(1));
       report_.downtime_parts.pause = MillisecondsBetween(stopped_, Clock::now());
       return absl::OkStatus();
     }
     if (!can_collect) continue;
-    ASSIGN_OR_RETURN(const RoundReport round, precopy.Round(CollectBy::kDirty));
+    ASSIGN_OR_RETURN(const RoundReport round, precopy.Round({}));
     NoteRound(round);
   }
   return absl::DeadlineExceededError(

@@ -21,6 +21,8 @@
 #include "engine/observer.h"
 #include "engine/options.h"
 #include "engine/placement/host_topology.h"
+#include "engine/policy/convergence_policy.h"
+#include "engine/policy/rate_policy.h"
 #include "engine/precopy.h"
 #include "engine/prediction/round_forecast.h"
 #include "engine/report.h"
@@ -83,7 +85,14 @@ class SourceMigration {
   void FinishGone();
   void FinishHere(const absl::Status& why);
 
-  [[nodiscard]] absl::StatusOr<bool> ReadyToStop(Precopy& precopy, RoundReport& round);
+  // source_precopy.cc
+  // Fills in what the round left to do and what stopping the guest now would take.
+  [[nodiscard]] absl::Status Assess(Precopy& precopy, RoundReport& round);
+  [[nodiscard]] RoundKind NextKind(const RoundReport& round, bool hold) const;
+  [[nodiscard]] absl::Status NotConverging(const ConvergenceDecision& decision,
+                                           const RoundReport& round);
+  [[nodiscard]] absl::Status Throttle(double cpu_share);
+  [[nodiscard]] absl::StatusOr<bool> GoodMoment(Precopy& precopy, const RoundReport& round);
   void NoteRound(RoundReport round);
   // What the whole will take, as far as the rounds so far tell.
   void Forecast(const RoundReport& round);
@@ -103,6 +112,7 @@ class SourceMigration {
   std::optional<RoundForecast> forecast_;
   Deadline started_;
   bool converges_ = true;
+  double cpu_share_ = 1;  // that the guest is left
   std::atomic<uint64_t> device_state_bytes_{0};
   std::vector<SliceDigest> digests_;
   Deadline stopped_;  // the guest's

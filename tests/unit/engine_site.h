@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/status.h"
 #include "engine/destination_migration.h"
 #include "engine/records.h"
 #include "engine/source_migration.h"
@@ -76,6 +77,11 @@ class HookedSource : public SourceGuest {
     absl::Status status = guest_.Unquiesce();
     status.Update(hook_("Unquiesce"));
     return status;
+  }
+  // A throttled guest writes nothing at all, until it is rolled back.
+  absl::Status Throttle(double share) override {
+    RETURN_IF_ERROR(hook_(share < 1 ? "Throttle" : "Unthrottle"));
+    return share < 1 ? guest_.Quiesce() : absl::OkStatus();
   }
   absl::Status BeginPause(DeviceStateSink sink) override {
     absl::Status status = hook_("BeginPause");
