@@ -85,7 +85,8 @@ TEST(Settings, every_mistake_is_named_with_what_is_allowed) {
       {"[dpdk]\ndevice = \"x\"\naddress = \"10.0.0.1/32\"", {"dpdk.address"}},
       {"[dpdk]\ndevice = \"x\"\naddress = \"beta/24\"", {"dpdk.address"}},
       {"[dpdk]\ngateway = \"beta\"", {"dpdk.gateway is 'beta'"}},
-      {"[migrate]\nif_not_converging = \"\"", {"migrate.if_not_converging", "give-up, stop"}},
+      {"[migrate]\nif_not_converging = \"\"",
+       {"migrate.if_not_converging", "give-up, throttle, wait, stop"}},
   };
   for (const auto& [text, words] : mistakes) {
     const auto settings = ParseSettings(text, "site.toml");
