@@ -188,17 +188,11 @@ std::vector<pid_t> QemuSource::VcpuThreads() const {
 }
 
 absl::Status QemuSource::Throttle(double share) {
-  if (share >= 1) {
-    duty_cycle_.reset();
-    return cpu_limit_.Remove();
-  }
+  if (share >= 1) return cpu_limit_.Remove();
   if (!cpu_limit_.empty()) return cpu_limit_.Set(share);
-  if (duty_cycle_ != nullptr) {
-    duty_cycle_->SetShare(share);
-    return absl::OkStatus();
-  }
-  ASSIGN_OR_RETURN(duty_cycle_, VcpuDutyCycle::Start(VcpuThreads(), share));
-  return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "its virtual CPUs have no cgroups (v2) of their own: start QEMU in a systemd scope, or by "
+      "libvirt");
 }
 
 absl::Status QemuSource::BeginPause(DeviceStateSink sink) {

@@ -24,7 +24,6 @@
 #include "hypervisor-glue/qemu/qemu_again.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
 #include "hypervisor-glue/qemu/state_pipe.h"
-#include "hypervisor-glue/qemu/vcpu_duty_cycle.h"
 #include "hypervisor-glue/tracking/memory_file.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
 
@@ -62,7 +61,7 @@ class QemuSource : public SourceGuest {
   }
   absl::Status Quiesce() override;
   absl::Status Unquiesce() override;
-  // By cgroup where its virtual CPUs have some of their own, else by a duty cycle.
+  // Where its virtual CPUs have cgroups of their own.
   absl::Status Throttle(double share) override;
   absl::Status BeginPause(DeviceStateSink sink) override;
   absl::StatusOr<bool> WaitPaused(Deadline deadline) override;
@@ -98,7 +97,6 @@ class QemuSource : public SourceGuest {
   std::unique_ptr<WriteTracker> tracker_;
   std::unique_ptr<StatePipe> pipe_;
   CpuLimit cpu_limit_;  // of no group: there are none of its own
-  std::unique_ptr<VcpuDutyCycle> duty_cycle_;
   Deadline paused_at_;
   bool quiesced_ = false;
   bool pause_begun_ = false;

@@ -1,132 +1,15 @@
 // Taking CPU time from a QEMU: it is taken, and given back on every path.
 #include <gtest/gtest.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
-#include "base/deadline.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/qemu/cpu_limit.h"
-#include "hypervisor-glue/qemu/vcpu_duty_cycle.h"
 #include "tests/unit/engine_scratch.h"
 
 namespace ramferry {
 namespace {
-
-using std::chrono::milliseconds;
-
-// A process that does nothing but burn CPU time, in its only thread.
-class Burner {
- public:
-  Burner() : pid_(::fork()) {
-    if (pid_ != 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::signal(SIGUSR1, [](int) { ::_exit(7); });
-    std::atomic<uint64_t> turns{0};
-    for (;;) ++turns;
-  }
-  ~Burner() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  [[nodiscard]] pid_t pid() const { return pid_; }
-  void Forget() { pid_ = 0; }
-  // Scheduler state: R, S, T, t (traced and stopped), ...
-  [[nodiscard]] char State() const { return Field(2)[0]; }
-  [[nodiscard]] int64_t Ticks() const { return std::stoll(Field(13)); }
-  [[nodiscard]] int64_t Tracer() const {
-    std::ifstream status(fmt::format("/proc/{}/status", pid_));
-    for (std::string line; std::getline(status, line);) {
-      if (line.starts_with("TracerPid:")) return std::stoll(line.substr(10));
-    }
-    return -1;
-  }
-
- private:
-  [[nodiscard]] std::string Field(int number) const {
-    std::ifstream stat(fmt::format("/proc/{}/stat", pid_));
-    std::string word;
-    for (int i = 0; i <= number; ++i) stat >> word;
-    return word;
-  }
-  pid_t pid_;
-};
-
-// Until it holds; the test fails when it does not within half a minute.
-template <class Condition>
-void Eventually(Condition condition) {
-  for (const Deadline end = In(milliseconds(30'000)); !condition();) {
-    ASSERT_LT(Clock::now(), end);
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-}
-
-TEST(VcpuDutyCycle, thread_runs_and_stands_still_by_turns_and_runs_on_afterwards) {
-  const Burner burner;
-  auto throttle = VcpuDutyCycle::Start({burner.pid()}, 0.3);
-  ASSERT_TRUE(throttle.ok()) << throttle.status();
-  Eventually([&] { return burner.State() == 't'; });
-  Eventually([&] { return burner.State() == 'R'; });
-  Eventually([&] { return burner.State() == 't'; });
-  throttle->reset();
-  EXPECT_EQ(burner.Tracer(), 0);
-  const int64_t ticks = burner.Ticks();
-  Eventually([&] { return burner.Ticks() > ticks; });
-}
-
-TEST(VcpuDutyCycle, signals_reach_a_throttled_thread) {
-  Burner burner;
-  auto throttle = VcpuDutyCycle::Start({burner.pid()}, 0.3);
-  ASSERT_TRUE(throttle.ok()) << throttle.status();
-  Eventually([&] { return burner.State() == 't'; });
-  ::kill(burner.pid(), SIGUSR1);
-  // Its handler ends it; the tracer, as its parent, sees that.
-  Eventually([&] { return burner.Tracer() < 0; });
-  burner.Forget();
-}
-
-TEST(VcpuDutyCycle, thread_that_has_ended_is_no_error) {
-  pid_t gone = 0;
-  {
-    const Burner burner;
-    gone = burner.pid();
-  }
-  EXPECT_TRUE(VcpuDutyCycle::Start({gone}, 0.5).ok());
-}
-
-TEST(VcpuDutyCycle, thread_of_another_tracer_is_refused_with_what_to_do) {
-  const Burner burner;
-  auto first = VcpuDutyCycle::Start({burner.pid()}, 0.5);
-  ASSERT_TRUE(first.ok());
-  const auto second = VcpuDutyCycle::Start({burner.pid()}, 0.5);
-  EXPECT_EQ(second.status().code(), absl::StatusCode::kPermissionDenied);
-}
-
-// Killed in the middle of a pause, it leaves the thread running: that is the kernel's doing.
-TEST(VcpuDutyCycle, killed_throttler_leaves_the_thread_running) {
-  const Burner burner;
-  const pid_t throttler = ::fork();
-  if (throttler == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    auto throttle = VcpuDutyCycle::Start({burner.pid()}, 0.05);
-    for (;;) ::pause();
-  }
-  Eventually([&] { return burner.State() == 't'; });
-  ::kill(throttler, SIGKILL);
-  ::waitpid(throttler, nullptr, 0);
-  EXPECT_EQ(burner.Tracer(), 0);
-  const int64_t ticks = burner.Ticks();
-  Eventually([&] { return burner.Ticks() > ticks; });
-}
 
 // A cgroup file system and /proc of files.
 class Groups {
