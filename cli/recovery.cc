@@ -182,7 +182,7 @@ std::string Explain(const JournalEntry& entry) {
                    : "a measurement was broken off; it runs here, `resolve` tidies up";
     case Phase::kTracking:
       return alive ? "being copied; it runs here"
-                   : "a copy was broken off; it runs here, `resolve` tidies up";
+                   : "a copy was broken off; it runs here, perhaps throttled: `resolve` tidies up";
     case Phase::kPausing:
       return alive ? "being stopped for the switch-over"
                    : "a switch-over was broken off; it may be paused: `resolve` runs it here again";

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -35,8 +36,15 @@ absl::StatusOr<std::string> GroupOf(const std::string& proc, pid_t pid, pid_t th
   return absl::NotFoundError("this host has no cgroup v2 for it (" + path + ")");
 }
 
-// Only threads of `pid` are in the group.
+// Only threads of `pid` are in the group, and there are no groups below it, which its limit would
+// hold for, too.
 bool IsOwn(const std::string& group, const std::string& proc, pid_t pid) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(group, error), end; entry != end;
+       entry.increment(error)) {
+    if (entry->is_directory(error) || error) return false;
+  }
+  if (error) return false;
   std::ifstream file(group + "/cgroup.threads");
   if (!file) return false;
   bool any = false;
@@ -73,7 +81,7 @@ absl::StatusOr<CpuLimit> CpuLimit::Find(pid_t pid, const std::vector<pid_t>& thr
     }
     ASSIGN_OR_RETURN(std::string before, ReadLine(file));
     if (!IsOwn(group, proc, pid)) {
-      return absl::NotFoundError("others are in its cgroup " + path);
+      return absl::NotFoundError("its cgroup " + path + " is not its own");
     }
     // A limit of a Ramferry that was killed is not what it was before.
     if (IsOurs(before)) before = "max 100000";

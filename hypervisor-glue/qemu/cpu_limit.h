@@ -26,9 +26,9 @@ class CpuLimit {
   // Microseconds: about ten milliseconds, so that a throttled guest still answers.
   static constexpr int64_t kPeriod = 10'007;
 
-  // The cgroups that hold these threads. NotFound, with the reason: some hold other processes too,
-  // or there is no cgroup v2 with a CPU controller there. `root` and `proc` are other than
-  // /sys/fs/cgroup and /proc in tests only.
+  // The cgroups that hold these threads. NotFound, with the reason: some hold other processes or
+  // other cgroups too, or there is no cgroup v2 with a CPU controller there. `root` and `proc` are
+  // other than /sys/fs/cgroup and /proc in tests only.
   [[nodiscard]] static absl::StatusOr<CpuLimit> Find(pid_t pid, const std::vector<pid_t>& threads,
                                                      const std::string& root = "/sys/fs/cgroup",
                                                      const std::string& proc = "/proc");

@@ -61,8 +61,11 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string
     if (status.ok()) status = guest->CheckTracking();
     if (!status.ok()) reasons.emplace_back(Message(status));
     // In the undo record from the start, so that it is there should we be killed.
-    if (auto limit = CpuLimit::Find(guest->pid(), guest->VcpuThreads()); limit.ok()) {
+    auto limit = CpuLimit::Find(guest->pid(), guest->VcpuThreads());
+    if (limit.ok()) {
       guest->cpu_limit_ = *std::move(limit);
+    } else {
+      guest->no_cpu_limit_ = Message(limit.status());
     }
   }
   if (!reasons.empty()) return absl::FailedPreconditionError(JoinReasons(reasons));
@@ -191,8 +194,10 @@ absl::Status QemuSource::Throttle(double share) {
   if (share >= 1) return cpu_limit_.Remove();
   if (!cpu_limit_.empty()) return cpu_limit_.Set(share);
   return absl::FailedPreconditionError(
-      "its virtual CPUs have no cgroups (v2) of their own: start QEMU in a systemd scope, or by "
-      "libvirt");
+      fmt::format("its virtual CPUs have no cgroups (v2) of their own: {}; start QEMU in a systemd "
+                  "scope, or by "
+                  "libvirt",
+                  no_cpu_limit_));
 }
 
 absl::Status QemuSource::BeginPause(DeviceStateSink sink) {

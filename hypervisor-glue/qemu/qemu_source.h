@@ -96,7 +96,8 @@ class QemuSource : public SourceGuest {
   Tracking tracking_;
   std::unique_ptr<WriteTracker> tracker_;
   std::unique_ptr<StatePipe> pipe_;
-  CpuLimit cpu_limit_;  // of no group: there are none of its own
+  CpuLimit cpu_limit_;        // of no group: there are none of its own
+  std::string no_cpu_limit_;  // why
   Deadline paused_at_;
   bool quiesced_ = false;
   bool pause_begun_ = false;

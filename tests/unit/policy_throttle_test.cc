@@ -81,6 +81,12 @@ TEST(CpuLimit, group_with_other_processes_in_it_is_left_alone) {
   EXPECT_EQ(groups.Find().status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(CpuLimit, group_with_other_groups_below_it_is_left_alone) {
+  const Groups groups;
+  groups.Write("cgroup/vm/vcpus/others/cgroup.threads", "99\n");
+  EXPECT_EQ(groups.Find().status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST(CpuLimit, limit_of_a_killed_ramferry_is_not_taken_for_the_owners) {
   const Groups groups;
   groups.Write("cgroup/vm/vcpus/cpu.max", "2000 10007\n");
