@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -14,6 +15,13 @@
 #include "fmt/format.h"
 
 namespace ramferry {
+namespace {
+
+// A round that skips what is dirty again peeks part by part: nothing would be, if all of that were
+// of the moment in which it began. And each fetch is of the whole log.
+constexpr std::chrono::milliseconds kOldestPeek{20};
+
+}  // namespace
 
 DirtyLog::DirtyLog(const XenControl& xen, XenDomain domain, uint64_t frames)
     : xen_(xen),
@@ -86,6 +94,10 @@ absl::Status DirtyLog::Collect(PageRun frames, uint64_t base, PageRuns& runs) {
 }
 
 absl::Status DirtyLog::Peek(PageRun frames, uint64_t base, PageRuns& runs) {
+  if (const Deadline now = Clock::now(); now - peeked_at_.load() > kOldestPeek) {
+    peeked_at_ = now;
+    peeked_.Renew();
+  }
   // What was fetched for a round that has not taken it yet is gone from Xen's log.
   PageRuns peeked;
   PageRuns pending;

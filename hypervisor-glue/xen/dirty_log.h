@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/deadline.h"
 #include "base/page_run.h"
 #include "hypervisor-glue/xen/sliced_bitmap.h"
 #include "hypervisor-glue/xen/xen_control.h"
@@ -32,7 +33,8 @@ class DirtyLog {
   DirtyLog(const DirtyLog&) = delete;
   DirtyLog& operator=(const DirtyLog&) = delete;
 
-  // Appends dirty runs of `frames`, counted from `base`. Thread-safe.
+  // Appends dirty runs of `frames`, counted from `base`. Thread-safe. A peek may be some
+  // milliseconds old.
   [[nodiscard]] absl::Status Collect(PageRun frames, uint64_t base, PageRuns& runs);
   [[nodiscard]] absl::Status Peek(PageRun frames, uint64_t base, PageRuns& runs);
   // The guest stands still: the next Collect sees everything that it wrote.
@@ -50,6 +52,7 @@ class DirtyLog {
   int buffer_pages_ = 0;
   std::mutex mutex_;  // of the buffer
   std::atomic<bool> stopped_ = false;
+  std::atomic<Deadline> peeked_at_ = Deadline{};
   SlicedBitmap collected_;
   SlicedBitmap peeked_;
 };
