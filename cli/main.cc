@@ -213,6 +213,7 @@ int Run(int argc, char** argv) {
   overrides.Add(predicting, "--if-not-converging", &Settings::if_not_converging, "as for migrate");
   overrides.Add(predicting, "--workers", &Settings::workers, "as for migrate");
   overrides.Add(predicting, "--bandwidth", &Settings::bandwidth_mib, "as for migrate");
+  overrides.Add(predicting, "--least-bandwidth", &Settings::least_bandwidth_mib, "as for migrate");
   overrides.Add(predicting, "--state-dir", &Settings::state_dir, "directory of the journal");
   predicting->callback([&] {
     command = [&predict](const Settings& settings) { return PredictCommand(predict, settings); };

@@ -23,6 +23,7 @@ std::string ToJson(const MigrationReport& report) {
                       {"bytes", round.bytes.value()},
                       {"ms", round.ms},
                       {"quiesced_ms", round.quiesced_ms},
+                      {"idle_ms", round.idle_ms},
                       {"skipped_pages", round.skipped_pages.value()},
                       {"dirty_pages", round.dirty_pages.value()},
                       {"held_pages", round.held_pages.value()},

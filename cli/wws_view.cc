@@ -84,6 +84,29 @@ ordered_json IntervalsJson(const DirtyTrace& trace) {
   return intervals;
 }
 
+std::string DescribeRates(const MigrationOptions& options) {
+  const uint64_t least = options.least_bandwidth.value() >> 20;
+  const uint64_t most = options.bandwidth.value() >> 20;
+  if (least != 0) {
+    return fmt::format("from {} MiB/s on as the guest writes, {}", least,
+                       most == 0 ? "without end" : fmt::format("up to {} MiB/s", most));
+  }
+  return most == 0 ? "no limit" : fmt::format("limited to {} MiB/s while the guest runs", most);
+}
+
+std::string DescribeOutcome(const Prediction& prediction, NotConverging choice) {
+  if (prediction.converges) {
+    return prediction.cpu_share == 1
+               ? "It converges"
+               : fmt::format("It converges when it is left {:.0f} % of its CPUs' time",
+                             prediction.cpu_share * 100);
+  }
+  if (prediction.migrates) return "It does not converge, and is stopped anyway";
+  return choice == NotConverging::kWait
+             ? "It does not converge: it would be waited for until it writes less"
+             : "It does not converge: it would be given up, and stay where it is";
+}
+
 }  // namespace
 
 std::vector<DowntimeCurve> DowntimeCurves(const DirtyTrace& trace) {
@@ -174,10 +197,7 @@ std::string FormatPrediction(const DirtyTrace& trace, const PredictionInput& inp
       "link {:g} Gbit/s, {}, downtime target {} ms\n\n",
       trace.guest, PagesToMiB(static_cast<double>(trace.memory().value())),
       PagesToMiB(static_cast<double>(trace.contents().value())), trace.origin,
-      input.link.bytes_per_second / kGigabit,
-      input.options.bandwidth.value() == 0 ? "no limit"
-                                           : fmt::format("limited to {} MiB/s while the guest runs",
-                                                         input.options.bandwidth.value() >> 20),
+      input.link.bytes_per_second / kGigabit, DescribeRates(input.options),
       input.options.downtime_target.count());
   text += fmt::format("{:>5} {:>12} {:>12} {:>11} {:>13} {:>12}\n", "round", "pages", "MiB sent",
                       "ms", "dirty after", "downtime ms");
@@ -191,11 +211,8 @@ std::string FormatPrediction(const DirtyTrace& trace, const PredictionInput& inp
                 : fmt::format("{:>13} {:>12.1f}\n", round.dirty_pages.value(),
                               round.predicted_downtime_ms);
   }
-  text += prediction.converges ? "\nIt converges"
-          : prediction.migrates
-              ? "\nIt does not converge, and is stopped anyway"
-              : "\nIt does not converge: it would be given up, and stay where it is";
-  text += fmt::format("; {} {:.2f} s, {:.1f} MiB on the wire, {} {:.0f} ms\n",
+  text += fmt::format("\n{}; {} {:.2f} s, {:.1f} MiB on the wire, {} {:.0f} ms\n",
+                      DescribeOutcome(prediction, input.options.not_converging),
                       prediction.migrates ? "total" : "until then", prediction.total_ms / 1000,
                       prediction.bytes / (1 << 20),
                       prediction.migrates ? "downtime" : "a stop then would take",
@@ -215,19 +232,22 @@ std::string PredictionJson(const DirtyTrace& trace, const PredictionInput& input
                       {"dirty_pages", round.dirty_pages.value()},
                       {"predicted_downtime_ms", round.predicted_downtime_ms}});
   }
-  const ordered_json object = {{"guest", trace.guest},
-                               {"origin", trace.origin},
-                               {"memory_bytes", BytesIn(trace.memory()).value()},
-                               {"contents_bytes", BytesIn(trace.contents()).value()},
-                               {"link_bytes_per_second", input.link.bytes_per_second},
-                               {"bandwidth_bytes_per_second", input.options.bandwidth.value()},
-                               {"downtime_target_ms", input.options.downtime_target.count()},
-                               {"converges", prediction.converges},
-                               {"migrates", prediction.migrates},
-                               {"total_ms", prediction.total_ms},
-                               {"downtime_ms", prediction.downtime_ms},
-                               {"bytes_sent", prediction.bytes},
-                               {"rounds", rounds}};
+  const ordered_json object = {
+      {"guest", trace.guest},
+      {"origin", trace.origin},
+      {"memory_bytes", BytesIn(trace.memory()).value()},
+      {"contents_bytes", BytesIn(trace.contents()).value()},
+      {"link_bytes_per_second", input.link.bytes_per_second},
+      {"bandwidth_bytes_per_second", input.options.bandwidth.value()},
+      {"least_bandwidth_bytes_per_second", input.options.least_bandwidth.value()},
+      {"downtime_target_ms", input.options.downtime_target.count()},
+      {"converges", prediction.converges},
+      {"migrates", prediction.migrates},
+      {"cpu_share", prediction.cpu_share},
+      {"total_ms", prediction.total_ms},
+      {"downtime_ms", prediction.downtime_ms},
+      {"bytes_sent", prediction.bytes},
+      {"rounds", rounds}};
   return object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

@@ -39,17 +39,6 @@ PageShipper::PageShipper(SourceGuest& guest, PageChannel& channel, LandedMap& la
   zeros_.reserve(channel.capabilities().batch);
 }
 
-absl::Status PageShipper::Ship(const Slice& slice, CollectBy by) {
-  runs_.clear();
-  RETURN_IF_ERROR(guest_.CollectDirty(slice, runs_));
-  if (by == CollectBy::kPopulated) {
-    // The collection above was to start the tracking: what is written from here on comes again.
-    runs_.clear();
-    RETURN_IF_ERROR(guest_.PopulatedRuns(slice, runs_));
-  }
-  return ShipCollected(slice.region, runs_);
-}
-
 absl::Status PageShipper::ShipCollected(RegionId region, const PageRuns& runs) {
   const MappedRegion& mapped = guest_.regions()[region];
   // Noted before anything is sent: the dirty bits of these pages are gone already.

@@ -1,7 +1,6 @@
-// One worker's way of sending a slice: collect its runs, tell zero pages from others, write in
-// batches.
+// One worker's way of sending pages: tell zero pages from others, write in batches.
 //
-// Run to completion: the thread that collects a page is the one that hands it to its channel;
+// Run to completion: the thread that looks at a page is the one that hands it to its channel;
 // nothing is passed on, nothing is locked, and after the first slices nothing is allocated.
 #pragma once
 
@@ -18,12 +17,6 @@
 #include "transport/page_channel.h"
 
 namespace ramferry {
-
-// What a slice is collected by.
-enum class CollectBy {
-  kPopulated,  // first round: everything the guest ever touched; starts the dirty tracking of it
-  kDirty,      // later rounds: what was written since
-};
 
 // Runs of one region.
 struct RegionRuns {
@@ -46,10 +39,7 @@ class alignas(64) PageShipper : public InLocalPages {
   PageShipper(SourceGuest& guest, PageChannel& channel, LandedMap& landed, TokenBucket& rate,
               const Cancellation& cancel, ShippedPages& shipped);
 
-  // Collects the slice and sends what was found.
-  [[nodiscard]] absl::Status Ship(const Slice& slice, CollectBy by);
-  // Sends runs of `region` that were collected before (while the guest was quiesced, or for
-  // channels that have failed).
+  // Sends runs of `region` that were collected before.
   [[nodiscard]] absl::Status ShipCollected(RegionId region, const PageRuns& runs);
   // Frees at the destination what is not among the `populated` runs of the slice. Memory that the
   // host took back from the guest (a balloon) without a write of the guest is in no dirty log.
@@ -75,7 +65,6 @@ class alignas(64) PageShipper : public InLocalPages {
   TokenBucket& rate_;
   const Cancellation& cancel_;
   ShippedPages& shipped_;
-  PageRuns runs_;
   PageRuns populated_;
   LocalVector<PageWrite> writes_;
   LocalVector<PageZero> zeros_;

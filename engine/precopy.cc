@@ -137,7 +137,11 @@ absl::Status Precopy::Collect(const Slice& slice, const RoundKind& kind, bool qu
   // has cooled.
   if (quiesced) scratch.spans.assign(1, slice.pages);
   for (const PageRun& span : scratch.spans) {
-    RETURN_IF_ERROR(guest_.CollectDirty({slice.region, span}, scratch.dirty));
+    const absl::Status status = guest_.CollectDirty({slice.region, span}, scratch.dirty);
+    if (!status.ok()) {
+      collection_failed_ = true;
+      return status;
+    }
   }
   if (kind.by == CollectBy::kPopulated) {
     // The collection was to start the tracking: what is written from here on comes again.
@@ -199,7 +203,9 @@ absl::Status Precopy::Pause(std::chrono::milliseconds time) const {
 }
 
 absl::StatusOr<RoundReport> Precopy::Send(const RoundKind& kind, bool quiesce) {
-  RoundReport report{.number = ++rounds_};
+  RoundReport report{.number = ++rounds_,
+                     .idle_ms = static_cast<double>(kind.pause.count()),
+                     .rate_limit = rate_.rate()};
   const PageCount sent_before = Sum(shipped_, &ShippedPages::sent);
   const PageCount zero_before = Sum(shipped_, &ShippedPages::zero);
   const uint64_t skipped_before = skipped_;
@@ -230,7 +236,8 @@ absl::StatusOr<RoundReport> Precopy::Send(const RoundKind& kind, bool quiesce) {
     const bool by_channel =
         std::any_of(shippers_.begin(), shippers_.end(),
                     [](const auto& shipper) { return shipper->channel_failed(); });
-    if (!by_channel || cancel_.requested()) return status;
+    // What was collected of a slice when its collection failed, nobody knows.
+    if (!by_channel || collection_failed_ || cancel_.requested()) return status;
     RETURN_IF_ERROR(GoOnOverOtherChannels(status));
     // What a worker had taken of a slice was sent again just now; the rest of a slice that is sent
     // in parts is still owed.

@@ -42,6 +42,12 @@ struct DirtyCount {
   PageCount held;  // of them: too hot to be sent before the guest stops
 };
 
+// What a slice is collected by.
+enum class CollectBy {
+  kPopulated,  // first round: everything the guest ever touched; starts the dirty tracking of it
+  kDirty,      // later rounds: what was written since
+};
+
 struct RoundKind {
   CollectBy by = CollectBy::kDirty;
   bool is_long = false;
@@ -68,7 +74,7 @@ class Precopy {
   [[nodiscard]] absl::StatusOr<DirtyCount> CountDirty();
   // No page is held any more, nor counts as hot.
   void Thaw();
-  // Of the rounds to come, until the last; bytes a second, 0: no limit.
+  // Of the rounds to come; bytes a second, 0: no limit.
   void SetRate(ByteCount rate) { rate_.SetRate(rate); }
   // What it took the last time to find out which pages are dirty, all of them.
   [[nodiscard]] double collect_ms() const { return collect_ms_; }
@@ -120,6 +126,7 @@ class Precopy {
   bool holding_ = false;              // some pages may be held
   std::vector<Scratch> scratch_;      // by worker
   std::atomic<uint64_t> skipped_{0};  // pages, in all rounds
+  std::atomic<bool> collection_failed_ = false;
   double collect_ms_ = 0;
   Waiting waiting_;
   uint32_t rounds_ = 0;

@@ -26,6 +26,7 @@ struct RoundReport {
   ByteCount bytes;       // on the wire
   double ms = 0;
   double quiesced_ms = 0;   // of that: the guest stood still, for its dirty pages to be collected
+  double idle_ms = 0;       // of that: nothing was sent, for hot pages to show themselves
   PageCount skipped_pages;  // not sent, as they were dirty again when their turn came
   PageCount dirty_pages;    // to be sent if the guest were stopped at its end
   PageCount held_pages;     // of these: too hot to be sent before that (policy/hot_pages.h)

@@ -54,6 +54,8 @@ SourceMigration::SourceMigration(SourceContext context)
   for (const MappedRegion& region : context_.guest.regions()) {
     report_.guest_pages += PageCount(region.pages());
   }
+  // Each of its small rounds would stop such a guest for a moment.
+  if (context_.guest.needs_quiesced_collection()) context_.options.mechanisms.instant = false;
 }
 
 absl::Status SourceMigration::Enter(Stage stage) {
@@ -244,14 +246,17 @@ absl::Status SourceMigration::StopGuest(Precopy& precopy) {
     }
     return absl::OkStatus();
   }));
+  // From here on it may stand still at any moment.
+  precopy.SetRate(ByteCount(0));
   const bool can_collect = !context_.guest.needs_quiesced_collection();
   for (const Deadline deadline = In(kPauseTime); Clock::now() < deadline;) {
     RETURN_IF_ERROR(context_.cancel.status());
     ASSIGN_OR_RETURN(const bool paused, context_.guest.WaitPaused(In(kPauseStep)));
     if (paused) {
       stopped_ = context_.guest.paused_at();
-      // Its devices are saved by the same process.
-      RETURN_IF_ERROR(Throttle(1));
+      // Its devices are saved by the same process. If this fails, it only takes longer, and is
+      // tried again when the guest is resumed here, or its copy ended.
+      if (const absl::Status off = Throttle(1); !off.ok()) context_.observer.OnNote(Message(off));
       report_.downtime_parts.pause = MillisecondsBetween(stopped_, Clock::now());
       return absl::OkStatus();
     }

@@ -88,13 +88,13 @@ class SourceMigration {
   // source_precopy.cc
   // Fills in what the round left to do and what stopping the guest now would take.
   [[nodiscard]] absl::Status Assess(Precopy& precopy, RoundReport& round);
-  [[nodiscard]] RoundKind NextKind(const RoundReport& round, bool hold) const;
+  [[nodiscard]] RoundKind NextKind(const RoundReport& round, ByteCount rate, bool hold) const;
   [[nodiscard]] absl::Status NotConverging(const ConvergenceDecision& decision,
                                            const RoundReport& round);
   [[nodiscard]] absl::Status Throttle(double cpu_share);
-  [[nodiscard]] absl::StatusOr<bool> GoodMoment(Precopy& precopy, const RoundReport& round);
+  [[nodiscard]] absl::StatusOr<bool> GoodMoment(Precopy& precopy, RoundReport& last);
   void NoteRound(RoundReport round);
-  // What the whole will take, as far as the rounds so far tell.
+  // What the whole will take, as far as the first round tells.
   void Forecast(const RoundReport& round);
   // How many workers, and which regions they begin with.
   void BeginPlacement(Reserve& reserve);
@@ -109,7 +109,6 @@ class SourceMigration {
   MigrationReport report_;
   JournalEntry entry_;
   DowntimeModel model_;
-  std::optional<RoundForecast> forecast_;
   Deadline started_;
   bool converges_ = true;
   double cpu_share_ = 1;  // that the guest is left

@@ -50,16 +50,16 @@ void SourceMigration::NoteRound(RoundReport round) {
 }
 
 void SourceMigration::Forecast(const RoundReport& round) {
-  if (!forecast_) forecast_.emplace(report_.guest_pages, context_.options);
-  forecast_->AddRound(round);
-  const Prediction rest = forecast_->Rest();
-  if (round.number == 1 && rest.migrates) {
+  RoundForecast forecast(report_.guest_pages, context_.options);
+  forecast.AddRound(round);
+  const Prediction rest = forecast.Rest();
+  if (rest.migrates) {
     report_.predicted_total_ms = MillisecondsBetween(started_, Clock::now()) + rest.total_ms;
   }
 }
 
 absl::Status SourceMigration::Assess(Precopy& precopy, RoundReport& round) {
-  model_.AddRound(round.bytes, round.ms - round.quiesced_ms);
+  model_.AddRound(round, context_.options.bandwidth);
   ASSIGN_OR_RETURN(const DirtyCount dirty, precopy.CountDirty());
   round.dirty_pages = dirty.pages;
   round.held_pages = dirty.held;
@@ -68,18 +68,21 @@ absl::Status SourceMigration::Assess(Precopy& precopy, RoundReport& round) {
       round.ms > 0 ? static_cast<double>((dirty.pages - dirty.held).value()) * 1000 / round.ms : 0;
   round.predicted_downtime_ms = model_.Predict(round.dirty_pages, precopy.collect_ms());
   report_.predicted_downtime_ms = round.predicted_downtime_ms;
-  Forecast(round);
+  if (round.number == 1) Forecast(round);
   NoteRound(round);
   // Only for the other side's display.
   return context_.control.Send(
       RoundNote{.round = round.number, .pages = round.pages, .dirty = round.dirty_pages});
 }
 
-RoundKind SourceMigration::NextKind(const RoundReport& round, bool hold) const {
+RoundKind SourceMigration::NextKind(const RoundReport& round, ByteCount rate, bool hold) const {
   const PageCount next = round.dirty_pages - round.held_pages;
-  const bool is_long =
-      context_.options.mechanisms.skip && model_.bytes_per_ms() > 0 &&
-      static_cast<double>(BytesIn(next).value()) / model_.bytes_per_ms() >= kLongRoundMs;
+  double bytes_per_ms = model_.bytes_per_ms();
+  if (rate.value() > 0) {
+    bytes_per_ms = std::min(bytes_per_ms, static_cast<double>(rate.value()) / 1000);
+  }
+  const bool is_long = context_.options.mechanisms.skip && bytes_per_ms > 0 &&
+                       static_cast<double>(BytesIn(next).value()) / bytes_per_ms >= kLongRoundMs;
   return {.by = CollectBy::kDirty, .is_long = is_long, .hold = hold && is_long};
 }
 
@@ -101,9 +104,13 @@ absl::Status SourceMigration::NotConverging(const ConvergenceDecision& decision,
     case NextStep::kGiveUp:
       converges_ = false;
       return absl::FailedPreconditionError(fmt::format(
-          "{}. It goes on running here. Allow a longer --downtime or more --bandwidth, or choose "
-          "--if-not-converging throttle, wait or stop",
-          found));
+          "{}{}. It goes on running here. Allow a longer --downtime or more --bandwidth, or choose "
+          "--if-not-converging {}",
+          found,
+          cpu_share_ < 1 ? fmt::format(", even with {:.0f} % of its CPU time", cpu_share_ * 100)
+                         : "",
+          context_.options.not_converging == NotConverging::kThrottle ? "wait or stop"
+                                                                      : "throttle, wait or stop"));
     case NextStep::kStopAnyway:
       note(fmt::format("{}; stopping it all the same, for about {:.0f} ms", found,
                        round.predicted_downtime_ms));
@@ -129,15 +136,12 @@ absl::Status SourceMigration::NotConverging(const ConvergenceDecision& decision,
 
 // Whether the guest is to be stopped now: after small rounds that bring down what is left to send,
 // and at a low point of its writing. False: it writes so much by now that the target is missed.
-absl::StatusOr<bool> SourceMigration::GoodMoment(Precopy& precopy, const RoundReport& round) {
-  precopy.Thaw();
-  // Each of its rounds would stop such a guest for a moment.
-  if (!context_.options.mechanisms.instant || context_.guest.needs_quiesced_collection()) {
-    return true;
-  }
+// `last`: the round that met the target; then the one that was the last.
+absl::StatusOr<bool> SourceMigration::GoodMoment(Precopy& precopy, RoundReport& last) {
   const auto target = static_cast<double>(context_.options.downtime_target.count());
   SwitchoverPolicy policy(AverageRate(report_.rounds), BytesOf(report_.rounds));
-  RoundReport last = round;
+  // The prediction is of a stop at this rate, too.
+  precopy.SetRate(context_.options.bandwidth);
   Deadline looked = Clock::now();
   for (;;) {
     const Deadline now = Clock::now();
@@ -164,20 +168,25 @@ absl::Status SourceMigration::PreCopy(Precopy& precopy) {
                                  .choice = options.not_converging});
   RoundKind kind{.by = CollectBy::kPopulated, .is_long = options.mechanisms.skip};
   bool hold = options.mechanisms.hold;
-  for (;;) {
+  bool instant = options.mechanisms.instant;
+  for (uint32_t number = 1;; ++number) {
     RETURN_IF_ERROR(context_.cancel.status());
     const ByteCount rate = rates.rate();
     precopy.SetRate(rate);
     ASSIGN_OR_RETURN(RoundReport round, precopy.Round(kind));
-    round.rate_limit = rate;
     RETURN_IF_ERROR(Assess(precopy, round));
     rates.AddRound(round);
+    // The small rounds before a stop that did not come about are none of those allowed.
+    RoundReport judged = round;
+    judged.number = number;
     const ConvergenceDecision decision =
-        convergence.Decide(round, rates.at_most() && rates.rate() == rate);
+        convergence.Decide(judged, rates.at_most() && rates.rate() == rate);
     if (decision.step == NextStep::kStop) {
+      precopy.Thaw();
+      if (!instant) return absl::OkStatus();
       ASSIGN_OR_RETURN(const bool good, GoodMoment(precopy, round));
       if (good) return absl::OkStatus();
-      context_.options.mechanisms.instant = false;  // the next one will do
+      instant = false;  // the next moment will do
     } else if (decision.detected || decision.step != NextStep::kRound) {
       RETURN_IF_ERROR(NotConverging(decision, round));
       if (decision.step == NextStep::kStopAnyway) {
@@ -191,7 +200,7 @@ absl::Status SourceMigration::PreCopy(Precopy& precopy) {
       precopy.Thaw();
       hold = false;
     }
-    kind = NextKind(round, hold);
+    kind = NextKind(round, rates.rate(), hold);
     if (!convergence.converges() && options.not_converging == NotConverging::kWait) {
       kind = {.by = CollectBy::kDirty, .is_long = true, .pause = kWaitPause};
     }

@@ -55,7 +55,7 @@ ConvergenceDecision ConvergencePolicy::Decide(const RoundReport& round, bool at_
       decision.step = NextStep::kGiveUp;
       break;
     case NotConverging::kThrottle:
-      if (out_of_rounds) {
+      if (out_of_rounds || throttle_.at_least()) {
         decision.step = NextStep::kGiveUp;
         break;
       }

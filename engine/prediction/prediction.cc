@@ -46,6 +46,7 @@ class VirtualSource {
 
   // From the end of round `last` on; without: from the beginning.
   Prediction Run(const RoundReport* last) {
+    before_ = last;
     const NextStep step = PreCopy(last);
     prediction_.converges = step == NextStep::kStop;
     prediction_.migrates = prediction_.converges || step == NextStep::kStopAnyway;
@@ -62,7 +63,7 @@ class VirtualSource {
  private:
   RoundReport Round(const VirtualRound& kind) {
     RoundReport round = migration_.Round(kind);
-    model_.AddRound(round.bytes, round.ms);
+    model_.AddRound(round, input_.options.bandwidth);
     round.predicted_downtime_ms = model_.Predict(round.dirty_pages, collect_ms_);
     prediction_.rounds.push_back(round);
     return round;
@@ -70,32 +71,36 @@ class VirtualSource {
 
   NextStep PreCopy(const RoundReport* last) {
     const MigrationOptions& options = input_.options;
-    RatePolicy rates({.least = input_.policies.least_bandwidth,
-                      .step = input_.policies.bandwidth_step,
+    RatePolicy rates({.least = options.least_bandwidth,
+                      .step = options.bandwidth_step,
                       .most = options.bandwidth});
     ConvergencePolicy convergence(
         {.target_ms = static_cast<double>(options.downtime_target.count()),
          .max_rounds = std::max(options.max_rounds, 1U),
          .choice = options.not_converging});
-    VirtualRound kind{.is_long = input_.policies.skip};
-    while (prediction_.rounds.size() < kMostRounds) {
+    VirtualRound kind{.is_long = options.mechanisms.skip};
+    bool instant = options.mechanisms.instant;
+    for (uint32_t number = last != nullptr ? last->number : 1;
+         prediction_.rounds.size() < kMostRounds; ++number) {
       const ByteCount rate = rates.rate();
-      kind.limit = static_cast<double>(rate.value());
-      const RoundReport round = last != nullptr ? *std::exchange(last, nullptr) : Round(kind);
+      kind.limit = rate;
+      RoundReport round = last != nullptr ? *std::exchange(last, nullptr) : Round(kind);
       prediction_.downtime_ms = round.predicted_downtime_ms;
       rates.AddRound(round);
+      RoundReport judged = round;
+      judged.number = number;
       const ConvergenceDecision decision =
-          convergence.Decide(round, rates.at_most() && rates.rate() == rate);
+          convergence.Decide(judged, rates.at_most() && rates.rate() == rate);
       migration_.SetCpuShare(decision.cpu_share);
       prediction_.cpu_share = std::min(prediction_.cpu_share, decision.cpu_share);
       if (decision.step == NextStep::kGiveUp || decision.step == NextStep::kStopAnyway) {
         return decision.step;
       }
-      if (decision.step == NextStep::kStop && GoodMoment(round, kind.limit)) return decision.step;
-      kind.is_long =
-          input_.policies.skip && model_.bytes_per_ms() > 0 &&
-          static_cast<double>(BytesIn(round.dirty_pages).value()) / model_.bytes_per_ms() >=
-              kLongRoundMs;
+      if (decision.step == NextStep::kStop) {
+        if (!instant || GoodMoment(round)) return decision.step;
+        instant = false;
+      }
+      kind.is_long = options.mechanisms.skip && IsLong(round, rates.rate());
       const bool waits = !convergence.converges() && options.not_converging == NotConverging::kWait;
       if (waits) kind.is_long = true;
       kind.pause_ms = waits ? kWaitPauseMs : 0;
@@ -103,18 +108,26 @@ class VirtualSource {
     return NextStep::kRound;  // it would go on like this
   }
 
-  bool GoodMoment(const RoundReport& round, double limit) {
-    if (!input_.policies.instant) return true;
+  bool IsLong(const RoundReport& round, ByteCount limit) const {
+    double rate = model_.bytes_per_ms();
+    if (limit.value() > 0) rate = std::min(rate, static_cast<double>(limit.value()) / 1000);
+    return rate > 0 &&
+           static_cast<double>(BytesIn(round.dirty_pages).value()) / rate >= kLongRoundMs;
+  }
+
+  // `last`: the round that met the target; then the one that was the last.
+  bool GoodMoment(RoundReport& last) {
     double pages = 0;
     double ms = 0;
     ByteCount bytes;
-    for (const RoundReport& one : prediction_.rounds) {
-      pages += one.dirty_rate * one.ms / 1000;
-      ms += one.ms;
-      bytes += one.bytes;
-    }
+    const auto add = [&](const RoundReport& round) {
+      pages += round.dirty_rate * round.ms / 1000;
+      ms += round.ms;
+      bytes += round.bytes;
+    };
+    if (before_ != nullptr) add(*before_);
+    for (const RoundReport& round : prediction_.rounds) add(round);
     SwitchoverPolicy policy(ms > 0 ? pages * 1000 / ms : 0, bytes);
-    RoundReport last = round;
     double looked = migration_.now_ms();
     while (prediction_.rounds.size() < kMostRounds) {
       const SwitchoverStep step =
@@ -126,7 +139,7 @@ class VirtualSource {
       looked = migration_.now_ms();
       if (step == SwitchoverStep::kStop) break;
       if (step == SwitchoverStep::kWatch) migration_.Wait(SwitchoverPolicy::kWatchPauseMs);
-      last = Round({.limit = limit});
+      last = Round({.limit = input_.options.bandwidth});
     }
     return last.predicted_downtime_ms <=
            static_cast<double>(input_.options.downtime_target.count());
@@ -141,8 +154,7 @@ class VirtualSource {
     // The engine waits a moment for the stop before it sends another round.
     migration_.Wait(std::min(costs.pause, kPauseStepMs));
     if (costs.pause > kPauseStepMs) {
-      prediction_.rounds.push_back(
-          migration_.Round({.limit = static_cast<double>(input_.options.bandwidth.value())}));
+      prediction_.rounds.push_back(migration_.Round());
     }
     migration_.Wait(std::max(stops - migration_.now_ms(), 0.0));
     const double late = migration_.now_ms() - stops;
@@ -159,6 +171,7 @@ class VirtualSource {
   const PredictionInput& input_;
   const double collect_ms_;
   DowntimeModel model_;
+  const RoundReport* before_ = nullptr;
   Prediction prediction_;
 };
 

@@ -27,19 +27,12 @@ struct FixedCosts {
   double collect_per_gib = 0.5;  // looking which pages are dirty, for each GiB of memory and worker
 };
 
-// Which of the engine's mechanisms it is to follow.
-struct RoundPolicies {
-  bool skip = false;          // long rounds, which leave out what is dirty again
-  bool instant = false;       // short rounds before the stop, which takes place at a low point
-  ByteCount least_bandwidth;  // RateLimits::least and step
-  ByteCount bandwidth_step;
-};
-
 struct PredictionInput {
-  MigrationOptions options;  // downtime_target, max_rounds, not_converging, bandwidth, workers
+  // All that decides about rounds, and `workers`. That hot pages are held is not followed: nearly
+  // all of them are skipped, too.
+  MigrationOptions options;
   VirtualLink link;
   FixedCosts costs;
-  RoundPolicies policies;
 };
 
 struct Prediction {

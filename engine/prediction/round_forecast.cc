@@ -5,7 +5,7 @@
 namespace ramferry {
 
 void RoundForecast::AddRound(const RoundReport& round) {
-  model_.AddRound(round.bytes, round.ms - round.quiesced_ms);
+  model_.AddRound(round, options_.bandwidth);
   last_ = round;
   if (round.ms <= 0) return;
   written_[round.ms] = static_cast<double>(round.dirty_pages.value());

@@ -57,8 +57,9 @@ double VirtualMigration::DirtyIn(size_t zone) const {
   return curves_[zone].At(work_ - *collected_[zone]);
 }
 
-double VirtualMigration::SendingMs(double pages, double limit) const {
-  const double rate = limit > 0 ? std::min(limit, link_.bytes_per_second) : link_.bytes_per_second;
+double VirtualMigration::SendingMs(double pages, ByteCount limit) const {
+  double rate = link_.bytes_per_second;
+  if (limit.value() > 0) rate = std::min(rate, static_cast<double>(limit.value()));
   return pages * (static_cast<double>(kPageBytes) + link_.page_overhead) / rate * 1000;
 }
 
@@ -79,7 +80,7 @@ double VirtualMigration::DirtyAgain(size_t zone, double owed, std::optional<doub
   return std::clamp(both, 0.0, std::min(owed, again));
 }
 
-double VirtualMigration::SendSlices(double limit) {
+double VirtualMigration::SendSlices(ByteCount limit) {
   double sent = 0;
   for (size_t zone = 0; zone < collected_.size();) {
     // One slice: all of it is collected at one moment, and then sent.
@@ -139,7 +140,9 @@ RoundReport VirtualMigration::Round(const VirtualRound& kind) {
                      .pages = PageCount(whole(sent)),
                      .bytes = ByteCount(whole(bytes)),
                      .ms = now_ms_ - start,
+                     .idle_ms = kind.is_long ? kind.pause_ms : 0,
                      .skipped_pages = PageCount(whole(skipped)),
+                     .rate_limit = kind.limit,
                      .cpu_share = cpu_share_};
   const double left = dirty_pages();
   report.dirty_pages = PageCount(whole(left));
@@ -150,7 +153,7 @@ RoundReport VirtualMigration::Round(const VirtualRound& kind) {
 double VirtualMigration::SendStopped() {
   if (!stopped_ms_) stopped_ms_ = now_ms_;
   const double pages = dirty_pages();
-  const double ms = SendingMs(pages, 0) + link_.round_ms;
+  const double ms = SendingMs(pages, {}) + link_.round_ms;
   bytes_sent_ += pages * (static_cast<double>(kPageBytes) + link_.page_overhead);
   for (auto& collected : collected_) collected = work_;
   Pass(ms);

@@ -29,7 +29,7 @@ struct VirtualLink {
 };
 
 struct VirtualRound {
-  double limit = 0;  // bytes a second; 0: as the link
+  ByteCount limit;  // bytes a second; 0: as the link
   bool is_long = false;
   double pause_ms = 0;  // of a long one: between collecting and sending
 };
@@ -64,11 +64,11 @@ class VirtualMigration {
   [[nodiscard]] double ActivityUntil(double ms) const;
   void Pass(double ms);
   [[nodiscard]] double DirtyIn(size_t zone) const;
-  [[nodiscard]] double SendingMs(double pages, double limit) const;
+  [[nodiscard]] double SendingMs(double pages, ByteCount limit) const;
   // What was left to send at the beginning of a round in a zone, of which so much is written again.
   [[nodiscard]] double DirtyAgain(size_t zone, double owed, std::optional<double> window,
                                   double since) const;
-  double SendSlices(double limit);                              // pages sent
+  double SendSlices(ByteCount limit);                           // pages sent
   double SendQuiet(const VirtualRound& kind, double& skipped);  // the same
 
   const DirtyTrace& trace_;

@@ -116,7 +116,12 @@ TEST(ReportJson, has_every_field_of_a_round) {
                              {"bytes", 4 << 20},
                              {"ms", 1000.0},
                              {"quiesced_ms", 0.0},
+                             {"idle_ms", 0.0},
+                             {"skipped_pages", 0},
                              {"dirty_pages", 77},
+                             {"held_pages", 0},
+                             {"rate_limit", 0},
+                             {"cpu_share", 1.0},
                              {"dirty_rate", 77.0},
                              {"predicted_downtime_ms", 31.5}}));
   EXPECT_EQ(rounds[1]["stopped"], true);

@@ -138,6 +138,15 @@ TEST(PredictionView, says_whether_it_converges_and_what_it_takes) {
   EXPECT_EQ(json["converges"], false);
   EXPECT_EQ(json["rounds"].size(), prediction.rounds.size());
   EXPECT_EQ(json["bandwidth_bytes_per_second"], MiB(20).value());
+
+  input.options.least_bandwidth = MiB(5);
+  input.options.not_converging = NotConverging::kWait;
+  const std::string waiting = FormatPrediction(trace, input, Predict(trace, input));
+  EXPECT_THAT(waiting, HasSubstr("from 5 MiB/s on as the guest writes, up to 20 MiB/s"));
+  EXPECT_THAT(waiting, HasSubstr("it would be waited for"));
+  input.options.not_converging = NotConverging::kThrottle;
+  const std::string throttled = FormatPrediction(trace, input, Predict(trace, input));
+  EXPECT_THAT(throttled, HasSubstr("It converges when it is left "));
 }
 
 TEST(Svg, text_is_escaped) {

@@ -66,7 +66,8 @@ class HookedSource : public SourceGuest {
     return status.ok() ? guest_.CollectDirty(slice, runs) : status;
   }
   absl::Status PeekDirty(const Slice& slice, PageRuns& runs) override {
-    return guest_.PeekDirty(slice, runs);
+    absl::Status status = hook_("PeekDirty");
+    return status.ok() ? guest_.PeekDirty(slice, runs) : status;
   }
   bool needs_quiesced_collection() const override { return guest_.needs_quiesced_collection(); }
   absl::Status Quiesce() override {

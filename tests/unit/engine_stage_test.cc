@@ -108,6 +108,25 @@ TEST(DowntimeModel, follows_the_rate_of_later_rounds) {
   EXPECT_NEAR(model.Predict(PageCount(256)), 20, 0.1);
 }
 
+// Half of 100 MiB/s may be sent while the guest runs; the stop has all of it.
+TEST(DowntimeModel, limit_of_a_round_does_not_hold_back_the_stop) {
+  DowntimeModel model(0);
+  model.AddRound(MiB(100), 2000, MiB(50), MiB(100));
+  EXPECT_DOUBLE_EQ(model.Predict(PageCount(256)), 10);
+  DowntimeModel slow(0);  // the network has no more
+  slow.AddRound(MiB(100), 2500, MiB(50), MiB(100));
+  EXPECT_DOUBLE_EQ(slow.Predict(PageCount(256)), 25);
+  DowntimeModel endless(0);  // what it has without a limit is not known
+  endless.AddRound(MiB(100), 2000, MiB(50));
+  EXPECT_DOUBLE_EQ(endless.Predict(PageCount(256)), 20);
+}
+
+TEST(DowntimeModel, time_in_which_nothing_was_to_be_sent_does_not_count) {
+  DowntimeModel model(0);
+  model.AddRound({.bytes = MiB(100), .ms = 1800, .quiesced_ms = 300, .idle_ms = 500}, {});
+  EXPECT_DOUBLE_EQ(model.Predict(PageCount(256)), 10);
+}
+
 TEST(DowntimeModel, small_and_empty_rounds_say_nothing_about_the_bandwidth) {
   DowntimeModel model(0);
   model.AddRound(MiB(100), 1000);

@@ -11,15 +11,21 @@ namespace ramferry {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::Each;
+using ::testing::Field;
+using ::testing::Ge;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::SizeIs;
 
 // The order of some of the engine's calls.
 class Calls {
  public:
   void Add(std::string_view call) {
-    if (call == "CollectDirty") return;
+    if (call == "CollectDirty" || call == "PeekDirty") return;
     const std::lock_guard lock(mutex_);
     calls_.emplace_back(call);
   }
@@ -122,6 +128,7 @@ TEST(PolicyMigration, waits_until_the_guest_writes_less) {
   const MigrationReport report = site.Migrate();
   site.ExpectMigrated(report);
   EXPECT_GE(waited, 3U);
+  EXPECT_THAT(report.rounds, Contains(Field(&RoundReport::idle_ms, 500)));
   EXPECT_THAT(site.notes(), Contains(HasSubstr("waiting until it writes less")));
 }
 
@@ -158,6 +165,50 @@ TEST(PolicyMigration, rate_follows_the_guest_from_the_least_to_the_most) {
   site.ExpectMigrated(report);
   EXPECT_EQ(report.rounds[0].rate_limit, MiB(16));
   for (const RoundReport& round : report.rounds) EXPECT_LE(round.rate_limit, MiB(64));
+}
+
+// From then on every moment may be one in which it stands still.
+TEST(PolicyMigration, nothing_is_limited_once_the_guest_was_asked_to_stop) {
+  MigrationSite site;
+  bool asked = false;
+  std::vector<ByteCount> before;
+  std::vector<ByteCount> after;
+  site.options.bandwidth = MiB(64);
+  site.stop_late = 3;
+  site.on_source = [&](std::string_view call) {
+    if (call == "BeginPause") asked = true;
+    return absl::OkStatus();
+  };
+  site.on_round = [&](const RoundReport& round) {
+    (asked ? after : before).push_back(round.rate_limit);
+  };
+  site.ExpectMigrated(site.Migrate());
+  EXPECT_THAT(before, AllOf(Not(IsEmpty()), Each(MiB(64))));
+  EXPECT_THAT(after, AllOf(SizeIs(Ge(4)), Each(ByteCount(0))));
+}
+
+// The guest's working set as a test wants it: so many pages are dirty at the end of each round.
+TEST(PolicyMigration, small_rounds_before_a_stop_that_did_not_come_about_are_not_counted) {
+  MigrationSite site;
+  ASSERT_TRUE(site.guest().Quiesce().ok());
+  // Small rounds bring it down; then the guest writes more than may be left, twice.
+  const std::vector<uint64_t> dirty = {80, 50, 35, 2400, 2400, 2400, 50};
+  std::atomic<size_t> rounds{0};
+  site.options = {.downtime_target = milliseconds(220),
+                  .max_rounds = 4,
+                  .workers = 1,
+                  .bandwidth = MiB(32),
+                  .mechanisms = {.skip = false, .hold = false}};
+  site.on_source = [&](std::string_view call) {
+    // Only the count after a round peeks, at every slice.
+    if (call != "PeekDirty" || rounds >= dirty.size()) return absl::OkStatus();
+    for (uint64_t page = 0; page < dirty[rounds]; ++page) {
+      site.guest().memory()[0].address[page * kPageBytes] = std::byte(rounds + 1);
+    }
+    return absl::OkStatus();
+  };
+  site.on_round = [&](const RoundReport&) { ++rounds; };
+  site.ExpectMigrated(site.Migrate());
 }
 
 }  // namespace

@@ -70,9 +70,9 @@ TEST(VirtualMigration, nothing_becomes_dirty_while_the_guest_stands_still) {
 TEST(VirtualMigration, limit_of_a_round_holds_and_the_link_is_a_limit_too) {
   const DirtyTrace trace = Sequential(100, 1, 0);
   VirtualMigration slow(trace, Plain(100));
-  EXPECT_NEAR(slow.Round({.limit = 10 * kMiB}).ms, 10'000, 1);
+  EXPECT_NEAR(slow.Round({.limit = MiB(10)}).ms, 10'000, 1);
   VirtualMigration fast(trace, Plain(100));
-  EXPECT_NEAR(fast.Round({.limit = 1000 * kMiB}).ms, 1000, 1);
+  EXPECT_NEAR(fast.Round({.limit = MiB(1000)}).ms, 1000, 1);
 }
 
 // Memory that is sent first has been written for longer when the round ends.
@@ -146,6 +146,7 @@ PredictionInput Input(double mib_per_second, int target_ms) {
                         .costs = {.pause = 0, .switch_over = 20, .collect_per_gib = 0}};
   input.options.downtime_target = milliseconds(target_ms);
   input.options.workers = 1;
+  input.options.mechanisms = {.skip = false, .hold = false, .instant = false};
   return input;
 }
 
@@ -194,8 +195,8 @@ TEST(Prediction, throttled_guest_converges_and_the_least_that_it_was_left_is_tol
 // The paper's own example: from 100 to 500 Mbit/s, 50 over what the guest writes.
 TEST(Prediction, rate_follows_the_guest_when_it_may) {
   PredictionInput input = Input(1000, 300);
-  input.policies.least_bandwidth = Mbit(100);
-  input.policies.bandwidth_step = Mbit(50);
+  input.options.least_bandwidth = Mbit(100);
+  input.options.bandwidth_step = Mbit(50);
   input.options.bandwidth = Mbit(500);
   const double megabit = 1e6 / 8 / kMiB;  // MiB
   const Prediction prediction = Predict(Sequential(1024, 512, 200 * megabit), input);
@@ -216,10 +217,10 @@ TEST(Prediction, skipping_saves_bytes_and_the_chosen_instant_saves_downtime) {
   const DirtyTrace trace = TraceOf(*workload);
   PredictionInput input = Input(1000, 300);
   const Prediction plain = Predict(trace, input);
-  input.policies.skip = true;
+  input.options.mechanisms.skip = true;
   const Prediction skipping = Predict(trace, input);
   EXPECT_LT(skipping.bytes, plain.bytes);
-  input.policies.instant = true;
+  input.options.mechanisms.instant = true;
   const Prediction chosen = Predict(trace, input);
   EXPECT_LE(chosen.downtime_ms, skipping.downtime_ms);
   EXPECT_TRUE(plain.converges && skipping.converges && chosen.converges);
