@@ -8,6 +8,9 @@ namespace ramferry {
 namespace {
 
 constexpr double kGain = 0.9;
+// A throttled guest should write three quarters of what is sent, so that each round leaves three
+// quarters of what the one before did: if it is much more, the figures of the throttle were wrong.
+constexpr double kGainThrottled = 0.85;
 constexpr uint32_t kIdleRounds = 3;
 // Rounds of some milliseconds say little: a guest may work in bursts.
 constexpr double kIdleMs = 1000;
@@ -19,7 +22,8 @@ double SentBytesPerSecond(const RoundReport& round) {
 }  // namespace
 
 bool ConvergencePolicy::Stalls(const RoundReport& round, bool at_most) {
-  const bool gains = best_ms_ == 0 || round.predicted_downtime_ms <= best_ms_ * kGain;
+  const double gain = throttle_.share() < 1 ? kGainThrottled : kGain;
+  const bool gains = best_ms_ == 0 || round.predicted_downtime_ms <= best_ms_ * gain;
   if (gains) best_ms_ = round.predicted_downtime_ms;
   if (gains || !at_most) {
     idle_rounds_ = 0;
