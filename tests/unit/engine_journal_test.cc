@@ -2,7 +2,6 @@
 // what is no entry is refused by name.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include "base/status.h"
 #include "engine/journal.h"
 #include "tests/unit/engine_scratch.h"
+#include "tests/unit/no_descriptors.h"
 
 namespace ramferry {
 namespace {
@@ -71,14 +71,12 @@ TEST(JournalCorpus, fuzzer_begins_from_a_good_entry_of_every_phase) {
 TEST_F(JournalTest, an_entry_that_cannot_be_read_now_is_not_one_that_is_not_there) {
   JournalEntry entry = Sample();
   ASSERT_TRUE(journal_.Write(entry).ok());
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  rlimit none = before;
-  none.rlim_cur = 0;
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  const absl::Status status = journal_.Read(entry.migration_id, entry.role).status();
-  StampWithThisProcess(entry);
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  absl::Status status;
+  {
+    const NoDescriptors none;
+    status = journal_.Read(entry.migration_id, entry.role).status();
+    StampWithThisProcess(entry);
+  }
   EXPECT_FALSE(status.ok());
   EXPECT_FALSE(absl::IsNotFound(status)) << status;
   EXPECT_TRUE(WriterLives(entry));

@@ -1,13 +1,13 @@
 // A process is known again, and never mistaken for another.
 #include "base/process_identity.h"
 
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 
 #include "gtest/gtest.h"
+#include "tests/unit/no_descriptors.h"
 
 namespace ramferry {
 namespace {
@@ -48,13 +48,8 @@ TEST(ProcessIdentity, a_process_that_nobody_has_waited_for_has_ended_all_the_sam
 // Its guest would be given up, or its journal entry settled under its hands.
 TEST(ProcessIdentity, a_process_that_cannot_be_looked_at_now_is_not_taken_for_a_dead_one) {
   const ProcessIdentity self = IdentityOf(::getpid());
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  rlimit none = before;
-  none.rlim_cur = 0;
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const NoDescriptors none;
   EXPECT_TRUE(Lives(self));
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(ProcessIdentity, nothing_is_no_process) {
