@@ -19,15 +19,15 @@
 namespace ramferry {
 namespace {
 
-absl::StatusOr<WorkingSet> Track(SourceGuest& guest, int seconds, const Cancellation& cancel) {
+absl::StatusOr<WorkingSet> Track(SourceGuest& guest, std::chrono::seconds time,
+                                 const Cancellation& cancel) {
   RETURN_IF_ERROR(cancel.status());
   RETURN_IF_ERROR(guest.StartTracking());
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   RealMeterClock clock(cancel);
-  auto set =
-      MeasureWorkingSet(guest, {.time = std::chrono::seconds(seconds)}, clock, [&](double done) {
-        if (terminal) Tell("\rmeasuring: {:.0f} %\x1b[K", 100 * done);
-      });
+  auto set = MeasureWorkingSet(guest, {.time = time}, clock, [&](double done) {
+    if (terminal) Tell("\rmeasuring: {:.0f} %\x1b[K", 100 * done);
+  });
   if (terminal) Tell("\r\x1b[K");
   return set;
 }
@@ -53,7 +53,7 @@ absl::StatusOr<WorkingSet> MeasureGuest(const std::string& guest, int seconds,
                      .running = attached.guest->description().running};
   StampWithThisProcess(entry);
   RETURN_IF_ERROR(journal.Write(entry));
-  auto set = Track(*attached.guest, seconds, cancel);
+  auto set = Track(*attached.guest, std::chrono::seconds(seconds), cancel);
   absl::Status undone = attached.guest->RollBack();
   // A guest that has ended needs no undoing; what went wrong first is what counts.
   if (undone.ok() || absl::IsNotFound(undone)) {

@@ -67,9 +67,9 @@ Deadline StampOf(const json& message) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto stamp = message.find("timestamp");
   if (stamp == message.end() || !stamp->is_object()) return Clock::now();
-  const auto seconds = stamp->find("seconds");
+  const auto whole = stamp->find("seconds");
   const auto microseconds = stamp->find("microseconds");
-  if (seconds == stamp->end() || microseconds == stamp->end() || !seconds->is_number_integer() ||
+  if (whole == stamp->end() || microseconds == stamp->end() || !whole->is_number_integer() ||
       !microseconds->is_number_integer()) {
     return Clock::now();
   }
@@ -77,7 +77,7 @@ Deadline StampOf(const json& message) {
   // sums and products of such must not overflow.
   constexpr int64_t kSecondsKept = 3600;
   const int64_t now_seconds = std::chrono::duration_cast<std::chrono::seconds>(now).count();
-  const auto stamped = seconds->get<int64_t>();
+  const auto stamped = whole->get<int64_t>();
   const auto fraction = microseconds->get<int64_t>();
   // A stamp from the future or from long ago says that the wall clock was set meanwhile.
   if (stamped < now_seconds - kSecondsKept || stamped > now_seconds || fraction < 0 ||
