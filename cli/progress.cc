@@ -1,5 +1,6 @@
 #include "cli/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -9,6 +10,12 @@
 #include "fmt/format.h"
 
 namespace ramferry {
+namespace {
+
+// A log of a round that takes hours stays short enough to be read.
+constexpr double kLogEveryMs = 10000;
+
+}  // namespace
 
 ProgressDisplay::ProgressDisplay() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
@@ -24,7 +31,10 @@ void ProgressDisplay::Line(const std::string& text) {
 
 void ProgressDisplay::Live(const std::string& text) {
   if (!terminal_) return Line(text);
-  Tell("\r\x1b[K{}", text);
+  // What goes on in a second row could not be taken back.
+  winsize size{};
+  const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  Tell("\r\x1b[K{}", known ? text.substr(0, size.ws_col - 1U) : text);
   live_ = true;
   std::fflush(stderr);
 }
@@ -35,16 +45,17 @@ void ProgressDisplay::OnStage(Stage stage) {
   if (stage == Stage::kStopAndCopy) Line("stopping the guest");
 }
 
-void ProgressDisplay::OnRound(const RoundReport& round) {
-  std::string text = FormatRound(round);
-  if (!round.stopped && round.bytes.value() > 0 && round.ms > 0) {
-    // As long as a round of what is dirty now would take at this round's speed.
-    const double bytes_per_ms = static_cast<double>(round.bytes.value()) / round.ms;
-    text +=
-        fmt::format(", next round about {:.1f} s",
-                    static_cast<double>(BytesIn(round.dirty_pages).value()) / bytes_per_ms / 1000);
+void ProgressDisplay::OnProgress(const RoundProgress& progress) {
+  if (!terminal_) {
+    if (progress.ms < logged_ms_ + kLogEveryMs) return;
+    logged_ms_ = progress.ms;
   }
-  Live(text);
+  Live(FormatProgress(progress));
+}
+
+void ProgressDisplay::OnRound(const RoundReport& round) {
+  logged_ms_ = 0;
+  Live(FormatRound(round));
 }
 
 void ProgressDisplay::OnNote(const std::string& note) {

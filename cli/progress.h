@@ -14,6 +14,7 @@ class ProgressDisplay : public MigrationObserver {
   ~ProgressDisplay() override;
 
   void OnStage(Stage stage) override;
+  void OnProgress(const RoundProgress& progress) override;
   void OnRound(const RoundReport& round) override;
   void OnNote(const std::string& note) override;
 
@@ -24,7 +25,8 @@ class ProgressDisplay : public MigrationObserver {
   void Live(const std::string& text);
 
   bool terminal_;
-  bool live_ = false;  // a live line is on the screen
+  bool live_ = false;     // a live line is on the screen
+  double logged_ms_ = 0;  // into the round: the last log line
   std::atomic<Stage> stage_{Stage::kPreMigration};
 };
 

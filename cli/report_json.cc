@@ -30,7 +30,8 @@ std::string ToJson(const MigrationReport& report) {
                       {"rate_limit", round.rate_limit.value()},
                       {"cpu_share", round.cpu_share},
                       {"dirty_rate", round.dirty_rate},
-                      {"predicted_downtime_ms", round.predicted_downtime_ms}});
+                      {"predicted_downtime_ms", round.predicted_downtime_ms},
+                      {"predicted_rest_ms", round.predicted_rest_ms}});
   }
   ordered_json placement = ordered_json::array();
   for (const WorkerReport& worker : report.placement) {

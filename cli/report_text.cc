@@ -13,17 +13,45 @@ double Rate(const RoundReport& round) {
   return round.ms > 0 ? MiBIn(round.bytes) * 1000 / round.ms : 0;
 }
 
+// No finer than anybody can use.
+std::string FormatTime(double ms) {
+  if (ms < 100'000) return fmt::format("{:.1f} s", ms / 1000);
+  const auto minutes = static_cast<uint64_t>(ms / 60'000 + 0.5);
+  return minutes < 100 ? fmt::format("{} min", minutes)
+                       : fmt::format("{} h {} min", minutes / 60, minutes % 60);
+}
+
 }  // namespace
 
 std::string FormatRound(const RoundReport& round) {
   if (round.stopped) {
     return fmt::format("stop-and-copy: {} pages in {:.1f} ms", round.pages.value(), round.ms);
   }
-  return fmt::format(
+  std::string text = fmt::format(
       "round {}: {} pages, {:.0f} MiB/s, {:.0f} ms; dirty again {} ({:.0f} pages/s), predicted "
       "downtime {:.0f} ms",
       round.number, round.pages.value(), Rate(round), round.ms, round.dirty_pages.value(),
       round.dirty_rate, round.predicted_downtime_ms);
+  if (round.predicted_rest_ms > 0) {
+    text += fmt::format(", about {} to go", FormatTime(round.predicted_rest_ms));
+  } else if (round.bytes.value() > 0 && round.ms > 0) {
+    // As long as a round of what is dirty now would take at this round's speed.
+    const double bytes_per_ms = static_cast<double>(round.bytes.value()) / round.ms;
+    const double next_ms = static_cast<double>(BytesIn(round.dirty_pages).value()) / bytes_per_ms;
+    text += fmt::format(", next round about {}", FormatTime(next_ms));
+  }
+  return text;
+}
+
+std::string FormatProgress(const RoundProgress& progress) {
+  std::string text =
+      fmt::format("round {}: {:.0f} %, {} pages, {:.0f} MiB/s", progress.number,
+                  progress.done * 100, progress.pages.value(),
+                  progress.ms > 0 ? MiBIn(BytesIn(progress.pages)) * 1000 / progress.ms : 0);
+  if (progress.left_ms() > 0) {
+    text += fmt::format(", about {} to its end", FormatTime(progress.left_ms()));
+  }
+  return text;
 }
 
 std::string FormatReport(const MigrationReport& report) {

@@ -10,5 +10,7 @@ namespace ramferry {
 [[nodiscard]] std::string FormatReport(const MigrationReport& report);
 // One round as one line, without its end.
 [[nodiscard]] std::string FormatRound(const RoundReport& round);
+// The same of one that is under way.
+[[nodiscard]] std::string FormatProgress(const RoundProgress& progress);
 
 }  // namespace ramferry

@@ -12,6 +12,8 @@ class MigrationObserver {
  public:
   virtual ~MigrationObserver() = default;
   virtual void OnStage(Stage /*stage*/) {}
+  // Several times a second while a round goes on.
+  virtual void OnProgress(const RoundProgress& /*progress*/) {}
   virtual void OnRound(const RoundReport& /*round*/) {}
   // Worth a line for the person who watches.
   virtual void OnNote(const std::string& /*note*/) {}

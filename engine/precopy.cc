@@ -58,6 +58,10 @@ Precopy::Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels repl
       waiting_(options.bandwidth.value() != 0 || options.least_bandwidth.value() != 0
                    ? Waiting::kSleep
                    : Waiting::kAdapt) {
+  for (const MappedRegion& region : guest.regions()) {
+    guest_pages_ += PageCount(region.pages());
+    due_ += PagesCovering(region.description.populated);
+  }
   UseChannels(std::move(channels));
 }
 
@@ -194,6 +198,23 @@ absl::Status Precopy::SendQuiet(const Slice& slice, uint32_t worker) {
   return absl::OkStatus();
 }
 
+void Precopy::SetWatch(std::function<void(const RoundProgress&)> watch) {
+  pool_.SetWatch([this, watch = std::move(watch)] { watch(Progress()); });
+}
+
+RoundProgress Precopy::Progress() const {
+  const PageCount sent = Sum(shipped_, &ShippedPages::sent);
+  const PageCount handled =
+      sent + Sum(shipped_, &ShippedPages::zero) + PageCount(skipped_) - round_.handled_before;
+  const bool counted = round_.due.value() > 0;
+  const double part = static_cast<double>(counted ? handled.value() : round_.looked_at.load());
+  const double whole = static_cast<double>((counted ? round_.due : guest_pages_).value());
+  return {.number = rounds_,
+          .pages = sent - round_.sent_before,
+          .ms = MillisecondsBetween(round_.start, Clock::now()),
+          .done = whole > 0 ? std::min(part / whole, 1.0) : 0};
+}
+
 absl::Status Precopy::Pause(std::chrono::milliseconds time) const {
   for (const Deadline end = In(time); Clock::now() < end;) {
     RETURN_IF_ERROR(cancel_.status());
@@ -213,6 +234,11 @@ absl::StatusOr<RoundReport> Precopy::Send(const RoundKind& kind, bool quiesce) {
   if (!kind.hold && holding_) Thaw();
   holding_ = kind.hold;
   const Deadline start = Clock::now();
+  round_.start = start;
+  round_.sent_before = sent_before;
+  round_.handled_before = sent_before + zero_before + PageCount(skipped_before);
+  round_.due = due_;
+  round_.looked_at = 0;
   if (quiesce) {
     RETURN_IF_ERROR(CollectQuiesced(kind));
     report.quiesced_ms = collect_ms_;
@@ -224,11 +250,16 @@ absl::StatusOr<RoundReport> Precopy::Send(const RoundKind& kind, bool quiesce) {
   if (kind.pause.count() > 0) RETURN_IF_ERROR(Pause(kind.pause));
   const auto job = [&](uint32_t worker, size_t index) -> absl::Status {
     const Slice& slice = pool_.slices()[index];
-    if (kind.is_long) return SendQuiet(slice, worker);
-    if (!quiesce) {
-      RETURN_IF_ERROR(Collect(slice, kind, /*quiesced=*/false, scratch_[worker]));
+    if (kind.is_long) {
+      RETURN_IF_ERROR(SendQuiet(slice, worker));
+    } else {
+      if (!quiesce) {
+        RETURN_IF_ERROR(Collect(slice, kind, /*quiesced=*/false, scratch_[worker]));
+      }
+      RETURN_IF_ERROR(SendAllOwed(slice, worker));
     }
-    return SendAllOwed(slice, worker);
+    round_.looked_at.fetch_add(slice.pages.count, std::memory_order_relaxed);
+    return absl::OkStatus();
   };
   const auto finish = [this](uint32_t worker) { return shippers_[worker]->Confirm(); };
   absl::Status status = pool_.Run(job, finish);
@@ -267,7 +298,9 @@ absl::StatusOr<DirtyCount> Precopy::CountDirty() {
   }));
   // Looking costs what collecting costs, but where that needs the guest to stand still.
   if (!guest_.needs_quiesced_collection()) collect_ms_ = MillisecondsBetween(start, Clock::now());
-  return DirtyCount{.pages = PageCount(pages.load()), .held = PageCount(held.load())};
+  const DirtyCount count{.pages = PageCount(pages.load()), .held = PageCount(held.load())};
+  due_ = count.pages - count.held;
+  return count;
 }
 
 void Precopy::Thaw() {

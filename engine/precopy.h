@@ -74,6 +74,8 @@ class Precopy {
   [[nodiscard]] absl::StatusOr<DirtyCount> CountDirty();
   // No page is held any more, nor counts as hot.
   void Thaw();
+  // Told of a round that is under way, several times a second, in the caller's thread.
+  void SetWatch(std::function<void(const RoundProgress&)> watch);
   // Of the rounds to come; bytes a second, 0: no limit.
   void SetRate(ByteCount rate) { rate_.SetRate(rate); }
   // What it took the last time to find out which pages are dirty, all of them.
@@ -106,6 +108,7 @@ class Precopy {
   [[nodiscard]] absl::Status SendAllOwed(const Slice& slice, uint32_t worker);
   [[nodiscard]] absl::Status SendQuiet(const Slice& slice, uint32_t worker);
   [[nodiscard]] absl::Status Pause(std::chrono::milliseconds time) const;
+  [[nodiscard]] RoundProgress Progress() const;
 
   SourceGuest& guest_;
   // Puts shippers on the channels; what `unconfirmed` names is sent first.
@@ -128,6 +131,17 @@ class Precopy {
   std::atomic<uint64_t> skipped_{0};  // pages, in all rounds
   std::atomic<bool> collection_failed_ = false;
   double collect_ms_ = 0;
+  // The round that is under way.
+  struct UnderWay {
+    Deadline start;
+    PageCount sent_before;
+    PageCount handled_before;            // sent, zero or skipped
+    PageCount due;                       // that it is expected to handle; 0: it looks at all memory
+    std::atomic<uint64_t> looked_at{0};  // pages of slices that are done
+  };
+  UnderWay round_;
+  PageCount guest_pages_;
+  PageCount due_;  // of the next round, as last counted; of the first: what is populated, if known
   Waiting waiting_;
   uint32_t rounds_ = 0;
 };

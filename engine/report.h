@@ -34,6 +34,20 @@ struct RoundReport {
   ByteCount rate_limit;     // bytes a second; 0: none
   double cpu_share = 1;     // of its CPUs' time, left to the guest; 1: all of it
   double predicted_downtime_ms = 0;
+  // From its end until the guest runs on the destination; 0: not predicted, as after a round of a
+  // few milliseconds, or no end is in sight.
+  double predicted_rest_ms = 0;
+};
+
+// A round that is under way.
+struct RoundProgress {
+  uint32_t number = 0;
+  PageCount pages;  // sent with contents so far
+  double ms = 0;    // since it began
+  double done = 0;  // the part of it that is done, 0 to 1; of later rounds an estimate
+
+  // Until its end; 0: too early to say.
+  [[nodiscard]] double left_ms() const { return done > 0 ? ms * (1 - done) / done : 0; }
 };
 
 // The downtime by cause, in milliseconds; they add up to the downtime.

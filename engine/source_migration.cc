@@ -12,8 +12,8 @@
 
 #include "base/host_identity.h"
 #include "base/status.h"
-#include "engine/cancellable_receive.h"
 #include "engine/on_cancel.h"
+#include "engine/source_dialogue.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -32,12 +32,19 @@ constexpr seconds kReasonTime{2};
 // A copy of all memory may have to be hashed on the other side before it says "holding".
 constexpr seconds kVerifyTime{600};
 
+PageCount MemoryOf(const SourceGuest& guest) {
+  PageCount pages;
+  for (const MappedRegion& region : guest.regions()) pages += PageCount(region.pages());
+  return pages;
+}
+
 }  // namespace
 
 SourceMigration::SourceMigration(SourceContext context)
     : context_(std::move(context)),
       transports_(context_.guest, context_.control, context_.connectors, context_.observer,
-                  context_.options, context_.cancel) {
+                  context_.options, context_.cancel),
+      forecast_(MemoryOf(context_.guest), context_.options) {
   const GuestDescription& guest = context_.guest.description();
   report_.migration_id = NewUuid();
   report_.guest = guest.name;
@@ -51,9 +58,7 @@ SourceMigration::SourceMigration(SourceContext context)
             .undo = context_.guest.undo_record(),
             .running = guest.running};
   StampWithThisProcess(entry_);
-  for (const MappedRegion& region : context_.guest.regions()) {
-    report_.guest_pages += PageCount(region.pages());
-  }
+  report_.guest_pages = MemoryOf(context_.guest);
   // Each of its small rounds would stop such a guest for a moment.
   if (context_.guest.needs_quiesced_collection()) context_.options.mechanisms.instant = false;
 }
@@ -69,26 +74,6 @@ absl::Status SourceMigration::WriteJournal(Phase phase) {
   RETURN_IF_ERROR(context_.journal.Write(entry_));
   journaled_ = true;
   return absl::OkStatus();
-}
-
-template <class Message>
-absl::StatusOr<Message> SourceMigration::Expect(Deadline deadline) {
-  auto message = ReceiveUnlessCancelled(context_.control, context_.cancel, deadline);
-  if (absl::IsDeadlineExceeded(message.status())) {
-    return absl::DeadlineExceededError("the destination does not answer");
-  }
-  RETURN_IF_ERROR(message.status());
-  if (auto* wanted = std::get_if<Message>(&*message)) return std::move(*wanted);
-  if (const auto* refused = std::get_if<Refused>(&*message)) {
-    return absl::FailedPreconditionError(fmt::format("the destination refuses the guest:\n  - {}",
-                                                     fmt::join(refused->reasons, "\n  - ")));
-  }
-  if (const auto* abort = std::get_if<Abort>(&*message)) {
-    return absl::AbortedError("the destination gave up: " + abort->reason);
-  }
-  return absl::InvalidArgumentError(fmt::format("the destination sent {} where {} was due",
-                                                NameOf(*message),
-                                                NameOf(ControlMessage(Message{}))));
 }
 
 MigrationReport SourceMigration::Run() {
@@ -110,7 +95,9 @@ MigrationReport SourceMigration::Run() {
 }
 
 absl::Status SourceMigration::RunStages() {
-  RETURN_IF_ERROR(Introduce());
+  RETURN_IF_ERROR(Introduce(context_.control, context_.cancel, report_.migration_id,
+                            context_.options.answer_time)
+                      .status());
   RETURN_IF_ERROR(Enter(Stage::kReservation));
   ASSIGN_OR_RETURN(auto channels, ReserveAndConnect());
 
@@ -121,6 +108,8 @@ absl::Status SourceMigration::RunStages() {
       context_.guest, std::move(channels),
       [this](const absl::Status& why) { return transports_.Replace(why); }, context_.options,
       context_.cancel, placement_ ? placement_->Layout() : WorkerLayout());
+  precopy.SetWatch(
+      [this](const RoundProgress& progress) { context_.observer.OnProgress(progress); });
   // A cancellation must not wait for a slow peer.
   const OnCancel watch(context_.cancel, [&precopy, this] {
     if (SourceOwns(stages_.stage())) precopy.Abort();
@@ -156,21 +145,6 @@ absl::Status SourceMigration::DestinationsReason(const absl::Status& status) {
   return status;
 }
 
-absl::Status SourceMigration::Introduce() {
-  RETURN_IF_ERROR(context_.control.Send(Hello{.software = "ramferry " RAMFERRY_VERSION,
-                                              .host = HostName(),
-                                              .boot_id = HostBootId(),
-                                              .migration_id = report_.migration_id}));
-  ASSIGN_OR_RETURN(const HelloReply reply, Expect<HelloReply>(In(context_.options.answer_time)));
-  if (reply.version < kOldestProtocolVersion || reply.version > kProtocolVersion) {
-    return absl::FailedPreconditionError(fmt::format(
-        "the destination ({}) wants protocol version {}, this ramferry speaks {} to {}: use the "
-        "same release on both hosts",
-        reply.software, reply.version, kOldestProtocolVersion, kProtocolVersion));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<PageChannels> SourceMigration::ReserveAndConnect() {
   Reserve reserve{
       .guest = context_.guest.description(),
@@ -185,7 +159,8 @@ absl::StatusOr<PageChannels> SourceMigration::ReserveAndConnect() {
   }
   BeginPlacement(reserve);
   RETURN_IF_ERROR(context_.control.Send(reserve));
-  ASSIGN_OR_RETURN(Reserved reserved, Expect<Reserved>(In(context_.options.answer_time)));
+  ASSIGN_OR_RETURN(Reserved reserved, Expect<Reserved>(context_.control, context_.cancel,
+                                                       In(context_.options.answer_time)));
   FinishPlacement(reserved.offers);
   transports_.SetOffers(std::move(reserved.offers));
   ASSIGN_OR_RETURN(PageChannels channels, transports_.Connect());
@@ -309,7 +284,8 @@ absl::Status SourceMigration::Commitment() {
       .device_state_bytes = device_state_bytes_.load(), .digests = std::move(digests_)}));
   ASSIGN_OR_RETURN(
       const Holding holding,
-      Expect<Holding>(In(context_.options.verify ? kVerifyTime : context_.options.answer_time)));
+      Expect<Holding>(context_.control, context_.cancel,
+                      In(context_.options.verify ? kVerifyTime : context_.options.answer_time)));
   holding_ = Clock::now();
   report_.verified = holding.verified;
   const double waited = MillisecondsBetween(asked, holding_);

@@ -68,12 +68,7 @@ class SourceMigration {
  private:
   [[nodiscard]] absl::Status Enter(Stage stage);
   [[nodiscard]] absl::Status WriteJournal(Phase phase);
-  // The next message; an error if it is a refusal, an abort, or none of the expected type.
-  template <class Message>
-  [[nodiscard]] absl::StatusOr<Message> Expect(Deadline deadline);
-
   [[nodiscard]] absl::Status DestinationsReason(const absl::Status& status);
-  [[nodiscard]] absl::Status Introduce();                          // stage 0
   [[nodiscard]] absl::StatusOr<PageChannels> ReserveAndConnect();  // stage 1
   [[nodiscard]] absl::Status PreCopy(Precopy& precopy);            // stage 2
   [[nodiscard]] absl::Status StopAndCopy(Precopy& precopy);        // stage 3
@@ -94,8 +89,8 @@ class SourceMigration {
   [[nodiscard]] absl::Status Throttle(double cpu_share);
   [[nodiscard]] absl::StatusOr<bool> GoodMoment(Precopy& precopy, RoundReport& last);
   void NoteRound(RoundReport round);
-  // What the whole will take, as far as the first round tells.
-  void Forecast(const RoundReport& round);
+  // What is still to come, as far as the rounds tell.
+  void Forecast(RoundReport& round);
   // How many workers, and which regions they begin with.
   void BeginPlacement(Reserve& reserve);
   // By the network devices that lead to the destination.
@@ -109,6 +104,7 @@ class SourceMigration {
   MigrationReport report_;
   JournalEntry entry_;
   DowntimeModel model_;
+  RoundForecast forecast_;
   Deadline started_;
   bool converges_ = true;
   double cpu_share_ = 1;  // that the guest is left

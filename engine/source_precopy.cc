@@ -49,11 +49,14 @@ void SourceMigration::NoteRound(RoundReport round) {
   context_.observer.OnRound(round);
 }
 
-void SourceMigration::Forecast(const RoundReport& round) {
-  RoundForecast forecast(report_.guest_pages, context_.options);
-  forecast.AddRound(round);
-  const Prediction rest = forecast.Rest();
-  if (rest.migrates) {
+void SourceMigration::Forecast(RoundReport& round) {
+  forecast_.AddRound(round);
+  // Whoever watches is served by the long ones; the guest, by not thinking between the short ones.
+  if (round.number != 1 && round.ms < kLongRoundMs) return;
+  const Prediction rest = forecast_.Rest();
+  if (!rest.migrates) return;
+  round.predicted_rest_ms = rest.total_ms;
+  if (round.number == 1) {
     report_.predicted_total_ms = MillisecondsBetween(started_, Clock::now()) + rest.total_ms;
   }
 }
@@ -68,7 +71,7 @@ absl::Status SourceMigration::Assess(Precopy& precopy, RoundReport& round) {
       round.ms > 0 ? static_cast<double>((dirty.pages - dirty.held).value()) * 1000 / round.ms : 0;
   round.predicted_downtime_ms = model_.Predict(round.dirty_pages, precopy.collect_ms());
   report_.predicted_downtime_ms = round.predicted_downtime_ms;
-  if (round.number == 1) Forecast(round);
+  Forecast(round);
   NoteRound(round);
   // Only for the other side's display.
   return context_.control.Send(

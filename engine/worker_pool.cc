@@ -53,7 +53,12 @@ absl::Status WorkerPool::Run(SliceJob job, FinishJob finish, From from) {
   busy_ = workers();
   ++generation_;
   changed_.notify_all();
-  changed_.wait(lock, [this] { return busy_ == 0; });
+  while (!changed_.wait_for(lock, kWatchInterval, [this] { return busy_ == 0; })) {
+    if (watch_ == nullptr) continue;
+    lock.unlock();  // it may take its time: the workers shall not wait for it
+    watch_();
+    lock.lock();
+  }
   return result_;
 }
 

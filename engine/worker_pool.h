@@ -11,11 +11,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -46,6 +48,9 @@ class WorkerPool {
   enum class From { kStart, kWhereItFailed };
   [[nodiscard]] absl::Status Run(SliceJob job, FinishJob finish = nullptr,
                                  From from = From::kStart);
+  // Called by Run in its caller's thread, every kWatchInterval while the workers work.
+  void SetWatch(std::function<void()> watch) { watch_ = std::move(watch); }
+  static constexpr std::chrono::milliseconds kWatchInterval{250};
   [[nodiscard]] const std::vector<Slice>& slices() const { return queue_.slices(); }
   // Why a worker could not be bound to its CPUs, or OK. It works all the same. After a Run.
   [[nodiscard]] absl::Status binding() const;
@@ -62,6 +67,7 @@ class WorkerPool {
 
   SliceQueue queue_;
   const std::vector<CpuSet> cpus_;
+  std::function<void()> watch_;
   std::atomic<bool> failed_{false};
   mutable std::mutex mutex_;
   std::condition_variable changed_;

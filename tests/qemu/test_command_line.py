@@ -1,10 +1,13 @@
 """The command line end to end: help, certificates, configuration, who may talk to whom."""
+import fcntl
 import os
 import pty
 import re
 import signal
 import stat
+import struct
 import subprocess
+import termios
 
 import pytest
 
@@ -89,25 +92,48 @@ def test_status_shows_a_migration_under_way_on_both_hosts(site):
             assert_gone(target)
 
 
+def read_to_its_end(terminal):
+    shown = b""
+    try:
+        while part := os.read(terminal, 4096):
+            shown += part
+    except OSError:  # how a terminal ends
+        pass
+    os.close(terminal)
+    return shown
+
+
 def test_on_a_terminal_one_line_lives_and_is_written_over(site):
     with source_and_target(TINY) as (source, target), site.receiver(target) as receiver:
         terminal, stderr = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 150, 0, 0))
+        with subprocess.Popen([ramferry.binary(), "migrate", f"qemu:{source.ramferry_socket}",
+                               f"127.0.0.1:{receiver.port}", "--bandwidth", "3", *site.identity("source")],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr) as moving:
+            os.close(stderr)
+            shown = read_to_its_end(terminal)
+        assert moving.returncode == 0, shown
+    line = re.search(rb"\r\x1b\[K(round 1: [^\r\n]*dirty again[^\r\n]*)\r\x1b\[K", shown)
+    assert line, shown
+    for word in (b"pages", b"MiB/s", b"predicted downtime", b" to go"):
+        assert word in line[1], line[1]
+    parts = [int(part) for part in re.findall(rb"\r\x1b\[Kround 1: (\d+) %, \d+ pages, \d+ MiB/s", shown)]
+    assert len(parts) >= 2 and parts == sorted(parts) and parts[-1] <= 100, shown
+    assert re.search(rb"round 1: \d+ %[^\r]* to its end\r", shown), shown
+
+
+def test_no_live_line_is_wider_than_its_terminal(site):
+    with source_and_target(TINY) as (source, target), site.receiver(target) as receiver:
+        terminal, stderr = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
         with subprocess.Popen([ramferry.binary(), "migrate", f"qemu:{source.ramferry_socket}",
                                f"127.0.0.1:{receiver.port}", *site.identity("source")],
                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr) as moving:
             os.close(stderr)
-            shown = b""
-            try:
-                while part := os.read(terminal, 4096):
-                    shown += part
-            except OSError:  # how a terminal ends
-                pass
-            os.close(terminal)
+            shown = read_to_its_end(terminal)
         assert moving.returncode == 0, shown
-    line = re.search(rb"\r\x1b\[K(round 1: [^\r\n]*)\r\x1b\[K", shown)
-    assert line, shown
-    for word in (b"pages", b"MiB/s", b"dirty again", b"predicted downtime", b"next round about"):
-        assert word in line[1], line[1]
+    live = re.findall(rb"\x1b\[K(round [^\r\n]*)\r", shown)
+    assert live and max(map(len, live)) == 39, shown
 
 
 @pytest.mark.parametrize("what, reason", [

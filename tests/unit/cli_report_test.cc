@@ -45,7 +45,8 @@ MigrationReport Sample() {
                   .ms = 1000,
                   .dirty_pages = PageCount(77),
                   .dirty_rate = 77,
-                  .predicted_downtime_ms = 31.5},
+                  .predicted_downtime_ms = 31.5,
+                  .predicted_rest_ms = 65000},
                  {.number = 2, .stopped = true, .pages = PageCount(78), .bytes = MiB(1), .ms = 2}},
       .bytes_sent = MiB(5),
       .device_state_bytes = KiB(350),
@@ -123,7 +124,8 @@ TEST(ReportJson, has_every_field_of_a_round) {
                              {"rate_limit", 0},
                              {"cpu_share", 1.0},
                              {"dirty_rate", 77.0},
-                             {"predicted_downtime_ms", 31.5}}));
+                             {"predicted_downtime_ms", 31.5},
+                             {"predicted_rest_ms", 65000.0}}));
   EXPECT_EQ(rounds[1]["stopped"], true);
 }
 
@@ -164,6 +166,21 @@ TEST(ReportText, of_a_migration_that_failed_claims_no_downtime) {
   report.error = "the other host is gone";
   EXPECT_THAT(FormatReport(report), Not(HasSubstr("downtime")));
   EXPECT_THAT(FormatReport(report), HasSubstr("no transport"));
+}
+
+TEST(ReportText, a_round_says_how_long_the_rest_takes) {
+  RoundReport round = Sample().rounds[0];
+  EXPECT_THAT(FormatRound(round), HasSubstr(", about 65.0 s to go"));
+  round.predicted_rest_ms = 7.5e6;
+  EXPECT_THAT(FormatRound(round), HasSubstr(", about 2 h 5 min to go"));
+  round.predicted_rest_ms = 0;  // no end in sight: 77 pages at 4 MiB a second
+  EXPECT_THAT(FormatRound(round), HasSubstr(", next round about 0.1 s"));
+}
+
+TEST(ReportText, a_round_under_way_says_how_far_it_is_and_when_it_ends) {
+  EXPECT_EQ(FormatProgress({.number = 3, .pages = PageCount(25600), .ms = 10000, .done = 0.25}),
+            "round 3: 25 %, 25600 pages, 10 MiB/s, about 30.0 s to its end");
+  EXPECT_EQ(FormatProgress({.number = 1}), "round 1: 0 %, 0 pages, 0 MiB/s");
 }
 
 TEST(ReportText, round_in_no_time_has_no_infinite_rate) {

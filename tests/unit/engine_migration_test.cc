@@ -83,6 +83,30 @@ TEST(Migration, what_collecting_takes_is_in_the_predicted_downtime) {
   EXPECT_GE(report.predicted_downtime_ms, 600);
 }
 
+TEST(Migration, a_round_under_way_tells_how_far_it_is) {
+  MigrationSite site;
+  site.options.workers = 1;
+  std::atomic<int> parts{0};
+  std::atomic<bool> told{false};
+  // The third part is not sent before two are seen to be done.
+  site.on_source = [&](std::string_view call) -> absl::Status {
+    if (call != "PeekDirty" || parts.fetch_add(1) != 2) return absl::OkStatus();
+    for (const Deadline end = In(std::chrono::seconds(60)); !told; std::this_thread::yield()) {
+      if (Clock::now() > end) return absl::DeadlineExceededError("nobody was told");
+    }
+    return absl::OkStatus();
+  };
+  site.on_progress = [&](const RoundProgress& progress) {
+    if (progress.number != 1 || parts < 3) return;
+    EXPECT_GT(progress.done, 0);
+    EXPECT_LT(progress.done, 1);
+    EXPECT_GT(progress.pages.value(), 0U);
+    EXPECT_GT(progress.left_ms(), 0);
+    told = true;
+  };
+  site.ExpectMigrated(site.Migrate());
+}
+
 TEST(Migration, memory_the_guest_never_touched_takes_none_at_the_destination) {
   MigrationSite site;
   site.ExpectMigrated(site.Migrate());

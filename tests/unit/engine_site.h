@@ -172,6 +172,7 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   GuestHook on_destination;  // also "Reserve"
   std::function<void(Stage)> on_stage;
   std::function<void(const RoundReport&)> on_round;
+  std::function<void(const RoundProgress&)> on_progress;
   bool destination_answers = true;  // when asked to settle
   // It closes the connection when it is done, as `ramferry receive` does. Not by itself: a peer
   // that falls silent must not be heard of again.
@@ -225,6 +226,9 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   }
   void OnRound(const RoundReport& round) override {
     if (on_round != nullptr) on_round(round);
+  }
+  void OnProgress(const RoundProgress& progress) override {
+    if (on_progress != nullptr) on_progress(progress);
   }
   void OnNote(const std::string& note) override {
     const std::lock_guard lock(notes_mutex_);

@@ -172,6 +172,25 @@ TEST(WorkerPool, others_stop_at_their_next_slice_after_an_error) {
   EXPECT_LT(done.load(), pool.slices().size() - 1);
 }
 
+TEST(WorkerPool, whoever_watches_is_called_by_the_caller_while_the_workers_work) {
+  WorkerPool pool(2, CutIntoSlices(RegionsOf({5000}), 2));
+  std::mutex mutex;
+  std::condition_variable changed;
+  int seen = 0;
+  pool.SetWatch([&, caller = std::this_thread::get_id()] {
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    const std::lock_guard lock(mutex);
+    ++seen;
+    changed.notify_all();
+  });
+  const absl::Status status = pool.Run([&](uint32_t, size_t) {
+    std::unique_lock lock(mutex);
+    const bool called = changed.wait_for(lock, std::chrono::seconds(60), [&] { return seen >= 2; });
+    return called ? absl::OkStatus() : absl::DeadlineExceededError("nobody watched");
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST(WorkerPool, an_error_while_finishing_is_an_error_of_the_run) {
   WorkerPool pool(3, CutIntoSlices(RegionsOf({5000}), 3));
   const absl::Status status =
