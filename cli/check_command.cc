@@ -1,16 +1,16 @@
 // `ramferry check`: what on this host, and in a guest, would refuse a migration.
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/guests.h"
 #include "cli/peer.h"
+#include "cli/rights.h"
 #include "cli/say.h"
 #include "engine/journal.h"
+#include "engine/source_dialogue.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
+#include "transport/control/client.h"
 #ifdef RAMFERRY_RDMA
 #include "transport/rdma/check.h"
 #endif
@@ -39,11 +39,12 @@ class Findings {
   bool failed_ = false;
 };
 
-absl::Status CheckRights() {
-  if (::geteuid() == 0) return absl::OkStatus();
-  return absl::PermissionDeniedError(
-      "not root: moving a guest needs CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE, and the right to "
-      "use its QMP socket (docs/operating.md)");
+void CheckRights(Findings& findings) {
+  const auto rights = OwnRights();
+  if (!rights.ok()) return findings.Add("rights", rights.status(), "");
+  const RightsFinding finding = JudgeRights(*rights);
+  findings.Add("rights", finding.status, finding.good);
+  if (!finding.limit.empty()) findings.Tell("rights", finding.limit);
 }
 
 // RDMA is a help, not a need: what is wrong with it does not fail the check.
@@ -103,28 +104,53 @@ void CheckDpdk(Findings& findings, [[maybe_unused]] const Settings& settings) {
 #endif
 }
 
+// Whether the destination would take the guest: it prepares for it, and is told to forget it.
+absl::Status AskDestination(const CheckArguments& arguments, const GuestDescription& guest,
+                            const Settings& settings) {
+  ASSIGN_OR_RETURN(const ControlClientOptions peer,
+                   ReachPeer(arguments.destination, settings, arguments.server_name));
+  ASSIGN_OR_RETURN(const auto control, ConnectControl(peer));
+  const Cancellation never;
+  return AskForRoom(*control, never, guest, settings.migration_options().answer_time).status();
+}
+
+// The reasons of both hosts, so that nobody has to mend one after the other.
+void CheckGuest(Findings& findings, const CheckArguments& arguments, const Settings& settings) {
+  const auto locator = LocatorOf(arguments.guest);
+  absl::StatusOr<GuestDescription> description = absl::UnknownError("not attached");
+  {
+    const auto attached = locator.ok() ? AttachGuest(*locator) : locator.status();
+    findings.Add("guest", attached.status(), attached.ok() ? attached->summary : "");
+    if (attached.ok()) description = attached->guest->description();
+  }
+  if (arguments.destination.empty()) return;
+  if (locator.ok() && !description.ok()) description = SurveyGuest(*locator);
+  if (!description.ok()) {
+    return findings.Tell("destination", "not asked: nothing is known of the guest");
+  }
+  findings.Add("destination", AskDestination(arguments, *description, settings),
+               arguments.destination + " would take it");
+}
+
 }  // namespace
 
-int CheckCommand(const std::string& guest, const Settings& settings) {
+int CheckCommand(const CheckArguments& arguments, const Settings& settings) {
   Findings findings;
+  const std::string& guest = arguments.guest;
   // Xen tracks its domains itself; what it cannot track is the guest's own finding.
   if (!guest.starts_with("xen:")) {
     const auto tracking = ChooseTracking();
     findings.Add("dirty-page tracking", tracking.status(),
                  tracking.ok() ? tracking->description : "");
   }
-  findings.Add("rights", CheckRights(), "root");
+  CheckRights(findings);
   const auto identity = LoadOwnIdentity(settings);
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);
   CheckRdma(findings);
   CheckDpdk(findings, settings);
-  if (!guest.empty()) {
-    const auto locator = LocatorOf(guest);
-    const auto attached = locator.ok() ? AttachGuest(*locator) : locator.status();
-    findings.Add("guest", attached.status(), attached.ok() ? attached->summary : "");
-  }
+  if (!guest.empty()) CheckGuest(findings, arguments, settings);
   return findings.failed() ? kExitRefused : kExitOk;
 }
 

@@ -27,7 +27,12 @@ struct ReceiveArguments {
 int ReceiveCommand(const ReceiveArguments& arguments, const Settings& settings);
 
 // Host, and guest if one is given: everything that would refuse a migration.
-int CheckCommand(const std::string& guest, const Settings& settings);
+struct CheckArguments {
+  std::string guest;        // as for migrate; empty: only this host
+  std::string destination;  // HOST[:PORT]; empty: not asked
+  std::string server_name;  // as for migrate
+};
+int CheckCommand(const CheckArguments& arguments, const Settings& settings);
 
 struct TopologyArguments {
   std::string guest;  // empty: only the host

@@ -113,6 +113,19 @@ absl::StatusOr<AttachedGuest> AttachGuest(const std::string& locator) {
   return AttachedGuest{.guest = std::move(guest), .summary = summary};
 }
 
+absl::StatusOr<GuestDescription> SurveyGuest(const std::string& locator) {
+  if (IsXen(locator)) {
+#ifdef RAMFERRY_XEN
+    // A domain is described by what attaching to it reads.
+    ASSIGN_OR_RETURN(const auto guest, XenSource::Attach(locator.substr(kXen.size())));
+    return guest->description();
+#else
+    return NoXen();
+#endif
+  }
+  return QemuSource::Survey(QmpPathIn(locator));
+}
+
 absl::StatusOr<LeftGuest> TakeUpGuest(const JournalEntry& entry) {
   if (IsXen(entry.locator)) {
 #ifdef RAMFERRY_XEN

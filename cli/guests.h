@@ -23,6 +23,10 @@ struct AttachedGuest {
 };
 [[nodiscard]] absl::StatusOr<AttachedGuest> AttachGuest(const std::string& locator);
 
+// The guest as it would be described to a destination, also where AttachGuest finds reasons against
+// moving it.
+[[nodiscard]] absl::StatusOr<GuestDescription> SurveyGuest(const std::string& locator);
+
 // A guest that a ramferry, now dead, had begun to move away. NotFound: it has ended.
 struct LeftGuest {
   std::unique_ptr<SourceGuest> guest;

@@ -152,13 +152,19 @@ int Run(int argc, char** argv) {
     command = [&receive](const Settings& settings) { return ReceiveCommand(receive, settings); };
   });
 
-  std::string checked;
+  CheckArguments check;
   CLI::App* checking =
       app.add_subcommand("check", "Say what on this host, or in a guest, would refuse a migration");
-  checking->add_option("GUEST", checked, "qemu:PATH of its QMP socket, or xen:NAME of a domain");
+  checking->add_option("GUEST", check.guest,
+                       "qemu:PATH of its QMP socket, or xen:NAME of a domain");
+  checking->add_option(
+      "DESTINATION", check.destination,
+      "HOST[:PORT] of a `ramferry receive`: asked whether it would take the guest");
+  checking->add_option("--server-name", check.server_name,
+                       "what the destination's certificate must say (default: HOST)");
   AddIdentity(checking, overrides);
   checking->callback([&] {
-    command = [&checked](const Settings& settings) { return CheckCommand(checked, settings); };
+    command = [&check](const Settings& settings) { return CheckCommand(check, settings); };
   });
 
   TopologyArguments topology;

@@ -18,7 +18,7 @@ namespace ramferry {
 [[nodiscard]] std::vector<std::string> DestinationReasons(const GuestDescription& guest,
                                                           const QemuInventory& destination);
 
-// The description to send; call it only when SourceReasons is empty.
+// The description to send.
 [[nodiscard]] GuestDescription Describe(const QemuInventory& inventory);
 
 // "the guest cannot be moved:" and the reasons, one a line.

@@ -72,6 +72,12 @@ absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::Attach(const std::string
   return guest;
 }
 
+absl::StatusOr<GuestDescription> QemuSource::Survey(const std::string& qmp_path) {
+  ASSIGN_OR_RETURN(const auto qmp, QmpClient::Connect(qmp_path, In(kConnectTime)));
+  ASSIGN_OR_RETURN(const QemuInventory inventory, TakeInventory(*qmp));
+  return Describe(inventory);
+}
+
 absl::StatusOr<std::unique_ptr<QemuSource>> QemuSource::TakeUp(const std::string& qmp_path,
                                                                const std::string& undo,
                                                                bool running) {

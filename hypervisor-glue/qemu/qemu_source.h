@@ -34,6 +34,9 @@ class QemuSource : public SourceGuest {
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<QemuSource>> Attach(
       const std::string& qmp_path);
 
+  // The guest as it would be described to a destination, whether or not it can leave this host.
+  [[nodiscard]] static absl::StatusOr<GuestDescription> Survey(const std::string& qmp_path);
+
   // Takes up a guest that another ramferry, now dead, had begun to move: whatever its QEMU is in
   // the middle of, RollBack and Commit work. `undo` is that one's undo_record; `running` as
   // described then. NotFound: that very QEMU has ended. regions() lacks memory that is gone.

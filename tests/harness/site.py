@@ -76,9 +76,12 @@ class Site:
         """Moves a guest; returns a ramferry.Migration."""
         return self.start_migrate(source, receiver, *arguments, **keywords).wait(seconds)
 
-    def check(self, guest=None, host="source"):
-        """`ramferry check`, of this host or also of a Qemu."""
-        return ramferry.run("check", *([f"qemu:{guest.ramferry_socket}"] if guest else []), *self.identity(host))
+    def check(self, guest=None, host="source", receiver=None):
+        """`ramferry check`, of this host, or also of a Qemu, or also of its destination."""
+        named = [f"qemu:{guest.ramferry_socket}"] if guest else []
+        if receiver:
+            named.append(f"127.0.0.1:{receiver.port}")
+        return ramferry.run("check", *named, *self.identity(host))
 
     def status(self, host):
         """What `ramferry status` says on that host."""

@@ -1,9 +1,12 @@
 """What cannot be moved is refused before anything is touched, with the reason and what to change."""
 import socket
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from tests.harness import leaks
+from tests.harness import leaks, ramferry
+from tests.harness.deadline import wait_until
 from tests.harness.memory import touched_bytes
 from tests.harness.qemu import TESTGUEST, Qemu
 from .guests import assert_gone, assert_untouched, source_and_target
@@ -207,3 +210,47 @@ def test_check_finds_nothing_to_object_to_in_a_guest_that_can_be_moved(site):
         assert checked.returncode == 0, checked.stdout
         assert "2 vCPUs, 1 memory backend" in checked.stdout and "PROBLEM" not in checked.stdout
         assert_untouched(source, before)
+
+
+def test_check_asks_the_destination_which_forgets_the_guest_again(site):
+    with source_and_target(TINY) as (source, target), site.receiver(target) as receiver:
+        before = leaks.snapshot(source)
+        checked = site.check(source, receiver=receiver)
+        assert checked.returncode == 0 and "would take it" in checked.stdout, checked.stdout
+        wait_until(lambda: "no migration is under way" in site.status("destination"), "the reservation to be undone")
+        assert_untouched(source, before)
+        assert_gone(target)
+        assert site.migrate(source, receiver).exit_code == 0
+
+
+def test_check_tells_the_reasons_of_both_hosts(site):
+    source = OtherMemory("memory-backend-ram,id=ram0,size={size}M")
+    try:
+        start_without_memory(source)
+        with Qemu("guest", kernel=TESTGUEST, append=TINY, awaited=True, machine="pc", smp=2) as target, \
+             site.receiver(target) as receiver:
+            checked = site.check(source, receiver=receiver)
+        assert checked.returncode == 3
+        for reason in ("use -object memory-backend-file", "use -machine pc-q35", "use -smp 1"):
+            assert reason in checked.stdout, checked.stdout
+        assert source.qmp.status() == "running"
+    finally:
+        source.stop()
+
+
+def test_check_says_that_nobody_listens_there(site):
+    with Qemu("guest", kernel=TESTGUEST, append=TINY) as source, socket.socket() as unused:
+        source.wait_running()
+        unused.bind(("127.0.0.1", 0))
+        checked = site.check(source, receiver=SimpleNamespace(port=unused.getsockname()[1]))
+        assert checked.returncode == 3 and "PROBLEM  destination" in checked.stdout, checked.stdout
+
+
+@pytest.mark.parametrize("capabilities, code, words", [
+    ("-all", 3, "PROBLEM  rights                 neither root nor CAP_CHECKPOINT_RESTORE"),
+    ("-all,+checkpoint_restore", 0, "ok       rights                 CAP_CHECKPOINT_RESTORE"),
+], ids=["none", "enough"])
+def test_check_knows_the_rights_that_it_has(site, capabilities, code, words):
+    checked = subprocess.run(["setpriv", f"--bounding-set={capabilities}", ramferry.binary(), "check",
+                              *site.identity("source")], capture_output=True, text=True, timeout=60)
+    assert words in checked.stdout and checked.returncode == code, checked
