@@ -1,4 +1,7 @@
 // `ramferry check`: what on this host, and in a guest, would refuse a migration.
+#include <span>
+#include <vector>
+
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
@@ -7,6 +10,7 @@
 #include "cli/rights.h"
 #include "cli/say.h"
 #include "engine/journal.h"
+#include "engine/options.h"
 #include "engine/source_dialogue.h"
 #include "fmt/format.h"
 #include "hypervisor-glue/tracking/write_tracker.h"
@@ -48,7 +52,8 @@ void CheckRights(Findings& findings) {
 }
 
 // RDMA is a help, not a need: what is wrong with it does not fail the check.
-void CheckRdma(Findings& findings) {
+void CheckRdma(Findings& findings, [[maybe_unused]] const Settings& settings,
+               [[maybe_unused]] std::span<const MappedRegion> guest) {
 #ifdef RAMFERRY_RDMA
   const rdma::RdmaReport report = rdma::ProbeRdma();
   for (const rdma::RdmaDevice& device : report.devices) {
@@ -57,7 +62,7 @@ void CheckRdma(Findings& findings) {
         fmt::format(
             "{}: NUMA node {}, {} registrations, {} requests a queue pair, {}", device.name,
             device.numa_node ? std::to_string(*device.numa_node) : "unknown",
-            device.most_registrations, device.most_requests,
+            device.limits.most_registrations, device.most_requests,
             device.on_demand_paging ? "on-demand paging (not used)" : "no on-demand paging"));
     for (const rdma::RdmaPort& port : device.ports) {
       findings.Tell("RDMA port", fmt::format("{} port {}: {}, {}, {:.0f} Gbit/s, MTU {}",
@@ -78,7 +83,15 @@ void CheckRdma(Findings& findings) {
                                                : "no limit (memlock)",
                               report.pin_headroom.value() >> 20));
   }
-  for (const rdma::RdmaProblem& problem : report.problems) {
+  const size_t channels =
+      settings.workers > 0 ? static_cast<size_t>(settings.workers) : DefaultWorkers();
+  const rdma::RdmaNeeds needs =
+      rdma::NeedsOf(guest, MiB(static_cast<uint64_t>(settings.pin_budget_mib)), channels);
+  std::vector<rdma::RdmaProblem> problems = report.problems;
+  for (rdma::RdmaProblem& problem : rdma::ProblemsFor(report, needs)) {
+    problems.push_back(std::move(problem));
+  }
+  for (const rdma::RdmaProblem& problem : problems) {
     findings.Tell("RDMA", fmt::format("{}: {}", problem.what, problem.fix));
   }
 #else
@@ -115,20 +128,21 @@ absl::Status AskDestination(const CheckArguments& arguments, const GuestDescript
 }
 
 // The reasons of both hosts, so that nobody has to mend one after the other.
-void CheckGuest(Findings& findings, const CheckArguments& arguments, const Settings& settings) {
-  const auto locator = LocatorOf(arguments.guest);
-  absl::StatusOr<GuestDescription> description = absl::UnknownError("not attached");
-  {
-    const auto attached = locator.ok() ? AttachGuest(*locator) : locator.status();
-    findings.Add("guest", attached.status(), attached.ok() ? attached->summary : "");
-    if (attached.ok()) description = attached->guest->description();
-  }
+void CheckGuest(Findings& findings, const CheckArguments& arguments,
+                const absl::StatusOr<std::string>& locator,
+                const absl::StatusOr<AttachedGuest>& attached, const Settings& settings) {
+  findings.Add("guest", attached.status(), attached.ok() ? attached->summary : "");
   if (arguments.destination.empty()) return;
-  if (locator.ok() && !description.ok()) description = SurveyGuest(*locator);
-  if (!description.ok()) {
+  absl::StatusOr<GuestDescription> guest = absl::NotFoundError("not described");
+  if (attached.ok()) {
+    guest = attached->guest->description();
+  } else if (locator.ok()) {
+    guest = SurveyGuest(*locator);
+  }
+  if (!guest.ok()) {
     return findings.Tell("destination", "not asked: nothing is known of the guest");
   }
-  findings.Add("destination", AskDestination(arguments, *description, settings),
+  findings.Add("destination", AskDestination(arguments, *guest, settings),
                arguments.destination + " would take it");
 }
 
@@ -136,9 +150,10 @@ void CheckGuest(Findings& findings, const CheckArguments& arguments, const Setti
 
 int CheckCommand(const CheckArguments& arguments, const Settings& settings) {
   Findings findings;
-  const std::string& guest = arguments.guest;
+  absl::StatusOr<std::string> locator = absl::NotFoundError("no guest was named");
+  if (!arguments.guest.empty()) locator = LocatorOf(arguments.guest);
   // Xen tracks its domains itself; what it cannot track is the guest's own finding.
-  if (!guest.starts_with("xen:")) {
+  if (!arguments.guest.starts_with("xen:")) {
     const auto tracking = ChooseTracking();
     findings.Add("dirty-page tracking", tracking.status(),
                  tracking.ok() ? tracking->description : "");
@@ -148,9 +163,12 @@ int CheckCommand(const CheckArguments& arguments, const Settings& settings) {
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);
-  CheckRdma(findings);
+  const absl::StatusOr<AttachedGuest> attached =
+      locator.ok() ? AttachGuest(*locator) : locator.status();
+  CheckRdma(findings, settings,
+            attached.ok() ? attached->guest->regions() : std::span<const MappedRegion>());
   CheckDpdk(findings, settings);
-  if (!guest.empty()) CheckGuest(findings, arguments, settings);
+  if (!arguments.guest.empty()) CheckGuest(findings, arguments, locator, attached, settings);
   return findings.failed() ? kExitRefused : kExitOk;
 }
 

@@ -162,6 +162,8 @@ int Run(int argc, char** argv) {
       "HOST[:PORT] of a `ramferry receive`: asked whether it would take the guest");
   checking->add_option("--server-name", check.server_name,
                        "what the destination's certificate must say (default: HOST)");
+  overrides.Add(checking, "--workers", &Settings::workers, "as for migrate");
+  overrides.Add(checking, "--pin-budget", &Settings::pin_budget_mib, "as for migrate");
   AddIdentity(checking, overrides);
   checking->callback([&] {
     command = [&check](const Settings& settings) { return CheckCommand(check, settings); };

@@ -321,7 +321,7 @@ int Check() {
   for (const rdma::RdmaDevice& device : report.devices) {
     fmt::print("{}: NUMA node {}, on-demand paging {}, {} registrations, {} requests a queue\n",
                device.name, device.numa_node ? std::to_string(*device.numa_node) : "unknown",
-               device.on_demand_paging ? "yes" : "no", device.most_registrations,
+               device.on_demand_paging ? "yes" : "no", device.limits.most_registrations,
                device.most_requests);
     for (const rdma::RdmaPort& port : device.ports) {
       fmt::print("  port {}: {}, {}, {:.0f} Gbit/s, MTU {}, messages up to {} KiB\n", port.number,

@@ -55,9 +55,13 @@ MigrationReport MigrationSite::Migrate() {
   same_image_ = false;
   std::function<absl::StatusOr<HostTopology>()> topology;
   if (host) topology = [this] { return *host; };
+  std::vector<ChannelListener*> listeners = {listener_.get()};
+  if (better_listener != nullptr) listeners.insert(listeners.begin(), better_listener);
+  std::vector<ChannelConnector*> connectors = {connector != nullptr ? connector : connector_.get()};
+  if (better_connector != nullptr) connectors.insert(connectors.begin(), better_connector);
   destination_ =
       std::make_unique<DestinationMigration>(DestinationContext{.host = *this,
-                                                                .listeners = {listener_.get()},
+                                                                .listeners = listeners,
                                                                 .journal = destination_journal_,
                                                                 .observer = *this,
                                                                 .cancel = *destination_cancel_,
@@ -78,7 +82,7 @@ MigrationReport MigrationSite::Migrate() {
                              .locator = "synthetic",
                              .control = control_->source(),
                              .destination = "destination.test:4400",
-                             .connectors = {connector != nullptr ? connector : connector_.get()},
+                             .connectors = connectors,
                              .journal = source_journal_,
                              .settle = [this](const std::string& id) -> absl::StatusOr<Verdict> {
                                if (!destination_answers)

@@ -180,6 +180,9 @@ class MigrationSite : private DestinationHost, MigrationObserver, DestinationObs
   bool destination_remembers = true;  // false: it was killed, and knows what its journal says
   int stop_late = 0;
   ChannelConnector* connector = nullptr;  // null: TCP
+  // A transport that is preferred to it; null: none.
+  ChannelConnector* better_connector = nullptr;
+  ChannelListener* better_listener = nullptr;
   // What both ends are placed by; nothing: they are not.
   std::optional<HostTopology> host;
   std::function<int(RegionId region, uint64_t page)> node_of;

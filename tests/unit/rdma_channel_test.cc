@@ -296,6 +296,23 @@ TEST_F(RdmaChannelTest, the_source_hears_why_the_destination_refused) {
   pairs_.clear();
 }
 
+// A write with immediate data takes a receive, in which an old message still is.
+TEST_F(RdmaChannelTest, what_is_no_message_is_refused_on_both_sides) {
+  Open(2);
+  const std::vector<std::byte> bytes(sizeof(Message));
+  pairs_[0]->destination->Arrive(bytes, IBV_WC_RECV_RDMA_WITH_IMM, IBV_WC_WITH_IMM);
+  bool goodbye = false;
+  EXPECT_THAT(std::string(pairs_[0]->service->ServeSome(goodbye).message()),
+              HasSubstr("no RDMA message"));
+  Pair& other = *pairs_[1];
+  ASSERT_TRUE(other.channel->Flush(In(seconds(10))).ok());
+  other.source->on_wait = [&] {  // the answer of before once more, so to speak
+    other.source->Arrive(bytes, IBV_WC_RECV_RDMA_WITH_IMM, IBV_WC_WITH_IMM);
+  };
+  EXPECT_THAT(std::string(other.channel->Flush(In(seconds(10))).message()),
+              HasSubstr("no RDMA message"));
+}
+
 TEST_F(RdmaChannelTest, a_finished_channel_says_goodbye) {
   Open();
   Pair& pair = *pairs_[0];

@@ -9,9 +9,12 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "transport/rdma/device_events.h"
 #include "transport/rdma/verbs.h"
 
 namespace ramferry::rdma {
@@ -23,6 +26,7 @@ class FakeMemory : public Memory {
     uint64_t length;
     Access access;
   };
+  [[nodiscard]] const std::map<uint32_t, Range>& ranges() const { return ranges_; }
 
   absl::StatusOr<Registration> Register(const std::byte* address, uint64_t length,
                                         Access access) override {
@@ -144,8 +148,44 @@ class FakeLink : public Link {
     }
   }
 
+  // An event of the device, or of the connection, is read: by the rules of the real thing.
+  void Happen(const ibv_async_event& event) {
+    absl::Status failure = Consequence(event, {.device = "double",
+                                               .qp = &queue_pair,
+                                               .cq = &completion_queue,
+                                               .port = kPort,
+                                               .has_its_gid = [this] { return has_its_gid; }});
+    if (!failure.ok()) Interrupt(std::move(failure));
+  }
+  void Happen(rdma_cm_event_type event) {
+    if (absl::Status failure = Consequence(event); !failure.ok()) Interrupt(std::move(failure));
+  }
+
   // The queue pair is in error: what was posted comes back undone.
   void BreakQueue() { completions_.push_back({.status = IBV_WC_WR_FLUSH_ERR}); }
+
+  // What a peer sends by itself, of at most sizeof(Message) bytes.
+  void Arrive(std::span<const std::byte> bytes, ibv_wc_opcode opcode = IBV_WC_RECV,
+              unsigned flags = 0) {
+    if (receives_.empty()) {
+      ++receiver_not_ready;
+      return;
+    }
+    const Receive receive = receives_.front();
+    receives_.pop_front();
+    // A write with immediate data takes a receive, and writes nothing there.
+    if (opcode == IBV_WC_RECV) {
+      std::memcpy(reinterpret_cast<void*>(receive.address), bytes.data(), bytes.size());
+    }
+    completions_.push_back({.wr_id = receive.id,
+                            .status = IBV_WC_SUCCESS,
+                            .opcode = opcode,
+                            .byte_len = static_cast<uint32_t>(bytes.size()),
+                            .wc_flags = flags});
+  }
+
+  // What is on the wire never arrives.
+  void LoseWire() { wire_.clear(); }
 
   // What is on the wire arrives, in order.
   void Deliver() {
@@ -163,6 +203,11 @@ class FakeLink : public Link {
       }
     }
   }
+
+  static constexpr uint8_t kPort = 1;
+  ibv_qp queue_pair{};
+  ibv_cq completion_queue{};
+  bool has_its_gid = true;
 
   std::function<void()> on_wait;
   std::function<void()> on_poll;
@@ -187,20 +232,6 @@ class FakeLink : public Link {
     uint64_t id;
     uint64_t address;
   };
-
-  void Arrive(const std::vector<std::byte>& bytes) {
-    if (receives_.empty()) {
-      ++receiver_not_ready;
-      return;
-    }
-    const Receive receive = receives_.front();
-    receives_.pop_front();
-    std::memcpy(reinterpret_cast<void*>(receive.address), bytes.data(), bytes.size());
-    completions_.push_back({.wr_id = receive.id,
-                            .status = IBV_WC_SUCCESS,
-                            .opcode = IBV_WC_RECV,
-                            .byte_len = static_cast<uint32_t>(bytes.size())});
-  }
 
   FakeMemory& peers_;
   FakeLink* peer_ = nullptr;

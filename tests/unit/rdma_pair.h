@@ -62,7 +62,7 @@ class RdmaChannelTest : public ::testing::Test {
     PieceLimits limits;
     limits.budget = budget;
     limits.largest_piece = UINT64_MAX;
-    limits.most_pieces = 64;
+    limits.most_pieces = most_pieces_;
     limits.channels = channels;
     auto table = PieceTable::Create({&source_.region, 1}, source_memory_, limits);
     ASSERT_TRUE(table.ok()) << table.status();
@@ -103,6 +103,7 @@ class RdmaChannelTest : public ::testing::Test {
   RdmaChannel& channel() { return *pairs_[0]->channel; }
   FakeLink& link() { return *pairs_[0]->source; }
 
+  uint32_t most_pieces_ = 64;  // before Open
   Guest source_{kGuestBytes};
   Guest destination_{kGuestBytes};
   FakeMemory source_memory_;

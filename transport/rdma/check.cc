@@ -170,8 +170,7 @@ RdmaReport ProbeRdma() {
       continue;
     }
     device.on_demand_paging = (attributes.odp_caps.general_caps & IBV_ODP_SUPPORT) != 0;
-    device.largest_registration = attributes.orig_attr.max_mr_size;
-    device.most_registrations = static_cast<uint32_t>(attributes.orig_attr.max_mr);
+    device.limits = LimitsOf(device.name, attributes.orig_attr);
     device.most_requests = static_cast<uint32_t>(attributes.orig_attr.max_qp_wr);
     for (uint8_t number = 1; number <= attributes.orig_attr.phys_port_cnt; ++number) {
       device.ports.push_back(ProbePort(context.get(), number));
@@ -191,13 +190,62 @@ RdmaReport ProbeRdma() {
     report.problems.push_back({"no RDMA connection manager (/dev/infiniband/rdma_cm)",
                                "modprobe rdma_ucm, and run as root"});
   }
-  if (report.pin_limit && !report.devices.empty()) {
-    report.problems.push_back(
-        {fmt::format("only {} MiB may be pinned", report.pin_limit->value() >> 20),
-         "LimitMEMLOCK=infinity in the service (ulimit -l unlimited in a shell), or a --pin-budget "
-         "below it"});
-  }
   return report;
+}
+
+namespace {
+
+bool HasActivePort(const RdmaDevice& device) {
+  return std::any_of(device.ports.begin(), device.ports.end(),
+                     [](const RdmaPort& port) { return port.active; });
+}
+
+// "what: what to do about it".
+RdmaProblem ProblemOf(const absl::Status& status) {
+  const std::string text(status.message());
+  const size_t colon = text.rfind(": ");
+  return {text.substr(0, colon), text.substr(colon + 2)};
+}
+
+}  // namespace
+
+absl::Status CheckDevices(const RdmaReport& report, const RdmaNeeds& needs) {
+  absl::Status first;
+  for (const RdmaDevice& device : report.devices) {
+    if (!HasActivePort(device)) continue;
+    const absl::Status status = CheckDevice(device.limits, needs);
+    if (status.ok()) return status;
+    first.Update(status);
+  }
+  return first;
+}
+
+std::vector<RdmaProblem> ProblemsFor(const RdmaReport& report, const RdmaNeeds& needs) {
+  std::vector<RdmaProblem> problems;
+  if (report.devices.empty()) return problems;
+  const absl::Status pinning = CheckPinning(report.pin_limit, needs);
+  if (!pinning.ok()) {
+    problems.push_back(ProblemOf(pinning));
+  } else if (report.pin_limit && needs.guest.value() == 0) {
+    problems.push_back({fmt::format("only {} MiB may be pinned", report.pin_limit->value() >> 20),
+                        "LimitMEMLOCK=infinity in the service (ulimit -l unlimited in a shell), or "
+                        "a --pin-budget below it"});
+  }
+  for (const RdmaDevice& device : report.devices) {
+    if (!HasActivePort(device)) continue;
+    const absl::Status enough = CheckDevice(device.limits, needs);
+    const uint64_t pieces = PiecesWithin(device.limits.most_registrations, needs.channels);
+    if (!enough.ok()) {
+      problems.push_back(ProblemOf(enough));
+    } else if (needs.pieces > pieces) {
+      problems.push_back(
+          {fmt::format("{} has room for {} pieces of guest memory, and this guest has {}",
+                       device.name, pieces, needs.pieces),
+           "it can be moved, but pieces are dropped and registered again, which takes time; with "
+           "another device (--rdma-address) they need not be"});
+    }
+  }
+  return problems;
 }
 
 absl::Status RdmaUsable() {

@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "base/units.h"
+#include "transport/rdma/needs.h"
 
 namespace ramferry::rdma {
 
@@ -35,8 +37,7 @@ struct RdmaDevice {
   std::string name;
   std::optional<int> numa_node;  // empty: the device does not say
   bool on_demand_paging = false;
-  uint64_t largest_registration = 0;
-  uint32_t most_registrations = 0;
+  DeviceLimits limits;
   uint32_t most_requests = 0;  // in flight, a queue pair
   std::vector<RdmaPort> ports;
 };
@@ -63,5 +64,13 @@ struct RdmaReport {
 
 // Reads only; opens each device for a moment.
 [[nodiscard]] RdmaReport ProbeRdma();
+
+// OK when one of the devices that could be used allows what is needed; else the first reason.
+[[nodiscard]] absl::Status CheckDevices(const RdmaReport& report, const RdmaNeeds& needs);
+
+// What is in the way of a migration with these needs, beside report.problems. Needs of no guest in
+// particular: what would be in the way of any.
+[[nodiscard]] std::vector<RdmaProblem> ProblemsFor(const RdmaReport& report,
+                                                   const RdmaNeeds& needs);
 
 }  // namespace ramferry::rdma

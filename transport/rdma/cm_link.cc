@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "fmt/format.h"
 #include "transport/rdma/check.h"
+#include "transport/rdma/device_events.h"
 #include "transport/rdma/device_watch.h"
 #include "transport/rdma/pin_limit.h"
 #include "transport/rdma/wire.h"
@@ -56,7 +57,8 @@ absl::StatusOr<std::unique_ptr<CmMemory>> CmMemory::Create(ibv_context* device, 
     return ErrnoStatus(errno, fmt::format("no protection domain from RDMA device {}",
                                           ibv_get_device_name(device->device)));
   }
-  return std::unique_ptr<CmMemory>(new CmMemory(device, pd, attributes, on_demand));
+  return std::unique_ptr<CmMemory>(new CmMemory(
+      device, pd, LimitsOf(ibv_get_device_name(device->device), attributes), on_demand));
 }
 
 CmMemory::~CmMemory() {
@@ -96,11 +98,11 @@ void CmMemory::Deregister(void* handle) {
 }
 
 uint64_t CmMemory::largest_registration() const {
-  return attributes_.max_mr_size;
+  return limits_.largest_registration;
 }
 
 size_t CmMemory::most_registrations() const {
-  return static_cast<size_t>(std::max(attributes_.max_mr, 1));
+  return limits_.most_registrations;
 }
 
 CmLink::CmLink(rdma_cm_id* id, EventChannel events, PathWishes wishes)
@@ -234,13 +236,7 @@ void CmLink::TakeConnectionEvent() {
   if (rdma_get_cm_event(events_.get(), &event) != 0) return;
   const rdma_cm_event_type type = event->event;
   rdma_ack_cm_event(event);
-  if (type == RDMA_CM_EVENT_DISCONNECTED) {
-    Interrupt(absl::UnavailableError("the peer closed the RDMA connection"));
-  } else if (type == RDMA_CM_EVENT_DEVICE_REMOVAL) {
-    Interrupt(absl::UnavailableError("the RDMA device was removed"));
-  } else if (type == RDMA_CM_EVENT_ADDR_CHANGE) {
-    Interrupt(absl::UnavailableError("the address of the RDMA device changed"));
-  }
+  if (absl::Status failure = Consequence(type); !failure.ok()) Interrupt(std::move(failure));
 }
 
 void CmLink::Interrupt(absl::Status reason) {

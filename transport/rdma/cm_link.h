@@ -14,10 +14,12 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
+#include "transport/rdma/needs.h"
 #include "transport/rdma/verbs.h"
 
 namespace ramferry::rdma {
@@ -33,17 +35,18 @@ class CmMemory : public Memory {
                                                       Access access) override;
   [[nodiscard]] uint64_t largest_registration() const override;
   [[nodiscard]] size_t most_registrations() const override;
+  [[nodiscard]] const DeviceLimits& limits() const { return limits_; }
   [[nodiscard]] ibv_pd* pd() const { return pd_; }
   [[nodiscard]] ibv_context* device() const { return device_; }
 
  private:
-  CmMemory(ibv_context* device, ibv_pd* pd, const ibv_device_attr& attributes, bool on_demand)
-      : device_(device), pd_(pd), attributes_(attributes), on_demand_(on_demand) {}
+  CmMemory(ibv_context* device, ibv_pd* pd, DeviceLimits limits, bool on_demand)
+      : device_(device), pd_(pd), limits_(std::move(limits)), on_demand_(on_demand) {}
   void Deregister(void* handle) override;
 
   ibv_context* device_;
   ibv_pd* pd_;
-  ibv_device_attr attributes_;
+  const DeviceLimits limits_;
   const bool on_demand_;
 };
 

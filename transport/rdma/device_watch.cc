@@ -5,9 +5,10 @@
 #include <sys/eventfd.h>
 
 #include <map>
+#include <utility>
 
-#include "fmt/format.h"
 #include "transport/rdma/cm_link.h"
+#include "transport/rdma/device_events.h"
 
 namespace ramferry::rdma {
 
@@ -57,53 +58,15 @@ void DeviceWatch::Run() {
 }
 
 void DeviceWatch::Deliver(const ibv_async_event& event) {
-  const char* name = ibv_event_type_str(event.event_type);
-  const std::string device = ibv_get_device_name(device_->device);
   const std::lock_guard lock(mutex_);
   for (CmLink* link : links_) {
-    switch (event.event_type) {
-      case IBV_EVENT_QP_FATAL:
-      case IBV_EVENT_QP_REQ_ERR:
-      case IBV_EVENT_QP_ACCESS_ERR:
-        if (event.element.qp == link->qp_) {
-          link->Interrupt(absl::UnavailableError(
-              fmt::format("RDMA device {} gave up the queue pair: {}", device, name)));
-        }
-        break;
-      case IBV_EVENT_CQ_ERR:
-        if (event.element.cq == link->cq_) {
-          link->Interrupt(absl::InternalError(
-              fmt::format("RDMA device {}: the completion queue overran", device)));
-        }
-        break;
-      case IBV_EVENT_PORT_ERR:
-        if (event.element.port_num == link->id_->port_num) {
-          link->Interrupt(absl::UnavailableError(
-              fmt::format("port {} of RDMA device {} went down: check cable and switch",
-                          event.element.port_num, device)));
-        }
-        break;
-      // Also comes when another address of the port came or went.
-      case IBV_EVENT_GID_CHANGE:
-        if (event.element.port_num == link->id_->port_num && !link->HasItsGid()) {
-          link->Interrupt(absl::UnavailableError(
-              fmt::format("port {} of RDMA device {} has lost the address (GID) in use",
-                          event.element.port_num, device)));
-        }
-        break;
-      case IBV_EVENT_LID_CHANGE:
-        if (event.element.port_num == link->id_->port_num) {
-          link->Interrupt(absl::UnavailableError(fmt::format(
-              "port {} of RDMA device {} was given another LID", event.element.port_num, device)));
-        }
-        break;
-      case IBV_EVENT_DEVICE_FATAL:
-        link->Interrupt(absl::UnavailableError(
-            fmt::format("RDMA device {} failed or was removed: see the kernel log", device)));
-        break;
-      default:
-        break;
-    }
+    absl::Status failure =
+        Consequence(event, {.device = ibv_get_device_name(device_->device),
+                            .qp = link->qp_,
+                            .cq = link->cq_,
+                            .port = link->id_->port_num,
+                            .has_its_gid = [link] { return link->HasItsGid(); }});
+    if (!failure.ok()) link->Interrupt(std::move(failure));
   }
 }
 

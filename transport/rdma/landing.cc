@@ -179,10 +179,11 @@ absl::Status ChannelService::ServeSome(bool& goodbye) {
         continue;
       }
       const Message message = messages_[completion.wr_id];
-      const bool whole = completion.byte_len == sizeof(Message);
+      const bool whole = IsMessage(completion);
       RETURN_IF_ERROR(messages_.Receive(*link_, completion.wr_id));
-      absl::Status handled = whole ? Handle(message, goodbye)
-                                   : absl::InvalidArgumentError("an RDMA message of wrong size");
+      absl::Status handled =
+          whole ? Handle(message, goodbye)
+                : absl::InvalidArgumentError("the source sent what is no RDMA message");
       if (!handled.ok()) {
         // The source may be told why; that it hears it is not certain.
         (void)Answer(MakeFailed(message.sequence, std::string(handled.message())));

@@ -8,12 +8,11 @@
 #include "absl/status/status.h"
 #include "base/status.h"
 #include "fmt/format.h"
+#include "transport/rdma/needs.h"
 
 namespace ramferry::rdma {
 namespace {
 
-constexpr uint64_t kGranule = MiB(1).value();
-constexpr uint64_t kLargestPiece = MiB(64).value();
 constexpr uint64_t kNoBudget = UINT64_MAX / 2;
 
 }  // namespace
@@ -26,7 +25,15 @@ absl::StatusOr<std::unique_ptr<PieceTable>> PieceTable::Create(std::span<const M
   for (const MappedRegion& region : source) {
     largest_granule = std::max(largest_granule, region.description.backing_page_size.value());
   }
-  if (table->largest_piece_ < largest_granule || table->share_ < table->largest_piece_) {
+  // Each side has looked at its own device (needs.h); this is what both say together.
+  if (limits.largest_piece < largest_granule || limits.most_pieces < limits.channels) {
+    return absl::FailedPreconditionError(fmt::format(
+        "the RDMA devices of both hosts together allow {} registrations of at most {} KiB, and {} "
+        "page channels take at least one each of {} KiB: use fewer --workers, other devices "
+        "(--rdma-address), or --transport tcp",
+        limits.most_pieces, limits.largest_piece >> 10, limits.channels, largest_granule >> 10));
+  }
+  if (table->share_ < table->largest_piece_) {
     return absl::FailedPreconditionError(fmt::format(
         "a pin budget of {} MiB is too small for {} RDMA channels: give at least {} MiB "
         "(--pin-budget), or fewer channels",
@@ -56,6 +63,7 @@ PieceTable::PieceTable(std::span<const MappedRegion> source, Memory& memory,
   }
   largest_piece_ = std::max(largest_piece_, piece);
   entries_ = std::vector<Entry>(std::max<uint32_t>(limits.most_pieces, 1));
+  most_in_use_ = std::max<size_t>(entries_.size() / std::max<size_t>(limits.channels, 1), 1);
   for (PieceId id = static_cast<PieceId>(entries_.size()); id-- > 0;) free_.push_back(id);
 }
 

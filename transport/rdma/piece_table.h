@@ -7,15 +7,17 @@
 // registered at the first write from it, on the source by the table, on the destination at a
 // channel's request.
 //
-// Pinned bytes stay within a budget: a piece that nobody uses is dropped, least recently used
-// first. A channel *uses* a piece from its first write there until it has flushed and let go. It
-// uses at most its share of the budget at a time (share()), so that there is always a piece to drop
-// for those who need one: nobody ever waits for another channel's goodwill.
+// Pinned bytes stay within a budget, and pieces within the number of registrations: a piece that
+// nobody uses is dropped, least recently used first. A channel *uses* a piece from its first write
+// there until it has flushed and let go. It uses at most its share of both at a time (share(),
+// most_in_use()), so that there is always a piece to drop for those who need one: nobody ever waits
+// for another channel's goodwill.
 //
 // Find and at() take no lock and may be called for pieces in use; the rest locks and is for the
 // slow path. Thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -29,6 +31,7 @@
 #include "base/page_run.h"
 #include "base/units.h"
 #include "transport/rdma/verbs.h"
+#include "transport/rdma/wire.h"
 
 namespace ramferry::rdma {
 
@@ -47,15 +50,21 @@ struct Piece {
 };
 
 struct PieceLimits {
-  ByteCount budget;            // pinned bytes on each host
-  uint64_t largest_piece = 0;  // of both devices
-  uint32_t most_pieces = 0;    // of both devices
+  ByteCount budget;                     // pinned bytes on each host; 0: no limit
+  uint64_t largest_piece = UINT64_MAX;  // of both devices
+  uint32_t most_pieces = kMostPieces;   // of both devices
   size_t channels = 0;
+
+  // Of what a device allows, and of what the destination says that its own does.
+  void Heed(uint64_t largest_registration, uint32_t pieces) {
+    largest_piece = std::min(largest_piece, largest_registration);
+    most_pieces = std::min(most_pieces, pieces);
+  }
 };
 
 class PieceTable {
  public:
-  // FailedPrecondition when the budget is too small for the channels.
+  // FailedPrecondition when the budget, or what the devices allow, is too small for the channels.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<PieceTable>> Create(
       std::span<const MappedRegion> source, Memory& memory, const PieceLimits& limits);
 
@@ -85,6 +94,8 @@ class PieceTable {
 
   // Bytes a channel may use at a time before it must flush and let go; at least one largest piece.
   [[nodiscard]] uint64_t share() const { return share_; }
+  // The same in pieces; at least one.
+  [[nodiscard]] size_t most_in_use() const { return most_in_use_; }
   [[nodiscard]] uint64_t largest_piece() const { return largest_piece_; }
   [[nodiscard]] ByteCount pinned() const;
   // The most that was ever pinned at once.
@@ -117,6 +128,7 @@ class PieceTable {
   Memory& memory_;
   const uint64_t budget_;
   uint64_t share_ = 0;
+  size_t most_in_use_ = 1;
   uint64_t largest_piece_ = 0;
   std::vector<RegionMap> maps_;
   std::vector<Entry> entries_;  // never resized

@@ -37,13 +37,4 @@ std::string DescribePinLimit() {
   return fmt::format("RLIMIT_MEMLOCK is {} KiB", limit->value() >> 10);
 }
 
-absl::Status CheckPinLimit(ByteCount wanted) {
-  const auto limit = PinLimit();
-  if (!limit || wanted <= *limit) return absl::OkStatus();
-  return absl::FailedPreconditionError(fmt::format(
-      "RDMA needs to pin {} MiB of guest memory, but {}: raise it (LimitMEMLOCK=infinity in the "
-      "service, or ulimit -l unlimited), or set --pin-budget below it",
-      wanted.value() >> 20, DescribePinLimit()));
-}
-
 }  // namespace ramferry::rdma

@@ -4,7 +4,6 @@
 #include <optional>
 #include <string>
 
-#include "absl/status/status.h"
 #include "base/units.h"
 
 namespace ramferry::rdma {
@@ -14,8 +13,5 @@ namespace ramferry::rdma {
 
 // In a person's words: "RLIMIT_MEMLOCK is 8 MiB", "memory pinning is not limited".
 [[nodiscard]] std::string DescribePinLimit();
-
-// FailedPrecondition, with the ways to change it, when `wanted` bytes cannot be pinned.
-[[nodiscard]] absl::Status CheckPinLimit(ByteCount wanted);
 
 }  // namespace ramferry::rdma

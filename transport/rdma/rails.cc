@@ -139,10 +139,11 @@ std::vector<NumaNode> NodesOfShares(std::span<const MappedRegion> memory, size_t
   return nodes;
 }
 
-std::vector<std::string> RailAddresses() {
+std::vector<std::string> RailAddresses(const RdmaNeeds& needs) {
   std::vector<std::string> first;
   std::vector<std::string> further;
   for (const RdmaDevice& device : ProbeRdma().devices) {
+    if (!CheckDevice(device.limits, needs).ok()) continue;
     const std::vector<std::string> all = AddressesOf(device);
     if (all.empty()) continue;
     first.push_back(all.front());

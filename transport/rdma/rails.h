@@ -15,6 +15,7 @@
 
 #include "base/guest_memory.h"
 #include "transport/page_channel.h"
+#include "transport/rdma/needs.h"
 
 namespace ramferry::rdma {
 
@@ -38,8 +39,9 @@ using NodeDistance = std::function<int(int, int)>;
 
 // The numeric addresses of this host by which its RDMA devices with an active port are found
 // (routable RoCE v2 GIDs; for InfiniBand those of its IPoIB interfaces), in the order of the
-// devices: first one for each device, then the others. Not more than kMostOtherAddresses.
-[[nodiscard]] std::vector<std::string> RailAddresses();
+// devices: first one for each device, then the others. Not more than kMostOtherAddresses, and none
+// of devices that do not allow what is needed.
+[[nodiscard]] std::vector<std::string> RailAddresses(const RdmaNeeds& needs);
 
 // The addresses of an offer in the order to try them.
 struct Ways {

@@ -1,18 +1,16 @@
 #include "transport/rdma/rdma_channel.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "base/status.h"
 #include "fmt/format.h"
+#include "transport/rdma/needs.h"
 
 namespace ramferry::rdma {
 namespace {
 
 constexpr uint64_t kLargestWrite = MiB(1).value();
-constexpr uint64_t kStagingBytes = MiB(8).value();
 constexpr auto kGoodbyeTime = std::chrono::seconds(1);
 
 uint32_t Low32(uint64_t value) {
@@ -74,8 +72,6 @@ RdmaChannel::~RdmaChannel() {
   }
   if (table_ != nullptr) table_->LetGo(in_use_);
   link_.reset();  // before the memory that its requests name
-  staging_mr_.Reset();
-  if (staging_ != nullptr) ::munmap(staging_, kStagingBytes);
 }
 
 absl::Status RdmaChannel::Fail(absl::Status status) {
@@ -169,7 +165,8 @@ absl::StatusOr<const Piece*> RdmaChannel::UseNew(RegionId region, uint64_t offse
   RETURN_IF_ERROR(PostChain());
   for (;;) {
     // Leave room for the largest piece there can be: what this one will be is not known yet.
-    if (used_bytes_ > 0 && used_bytes_ + table_->largest_piece() > table_->share()) {
+    if (!in_use_.empty() && (used_bytes_ + table_->largest_piece() > table_->share() ||
+                             in_use_.size() >= table_->most_in_use())) {
       RETURN_IF_ERROR(LetGoOfAll());
     }
     ASSIGN_OR_RETURN(const PieceTable::Claim claim, table_->Acquire(region, offset, end, aborted_));
@@ -256,15 +253,10 @@ absl::Status RdmaChannel::PostChain() {
 
 // Copies bytes to the ring; `length` becomes how many.
 absl::StatusOr<std::byte*> RdmaChannel::Stage(const std::byte* from, uint64_t& length) {
-  if (staging_ == nullptr) {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    void* ring = ::mmap(nullptr, kStagingBytes, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB, -1, 0);
-    if (ring == MAP_FAILED) {
-      ring = ::mmap(nullptr, kStagingBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-    }
-    if (ring == MAP_FAILED) return ErrnoStatus(errno, "cannot map the RDMA staging ring");
-    staging_ = static_cast<std::byte*>(ring);
-    ASSIGN_OR_RETURN(staging_mr_, memory_->Register(staging_, kStagingBytes, Access::kLocalRead));
+  if (staging_.bytes() == nullptr) {
+    ASSIGN_OR_RETURN(staging_, StagingMemory::Map());
+    ASSIGN_OR_RETURN(staging_mr_,
+                     memory_->Register(staging_.bytes(), kStagingBytes, Access::kLocalRead));
   }
   // A write may not wrap around the end: skip what is left of the ring, as if it were used.
   const uint64_t to_end = kStagingBytes - staging_next_ % kStagingBytes;
@@ -275,7 +267,7 @@ absl::StatusOr<std::byte*> RdmaChannel::Stage(const std::byte* from, uint64_t& l
       RETURN_IF_ERROR(WaitForEvent(Deadline::max()));
     }
   }
-  std::byte* const place = staging_ + staging_next_ % kStagingBytes;
+  std::byte* const place = staging_.bytes() + staging_next_ % kStagingBytes;
   std::memcpy(place, from, length);
   staging_next_ += length;
   return place;

@@ -29,6 +29,7 @@
 #include "transport/page_channel.h"
 #include "transport/rdma/message_slots.h"
 #include "transport/rdma/piece_table.h"
+#include "transport/rdma/staging_memory.h"
 #include "transport/rdma/verbs.h"
 #include "transport/rdma/wire.h"
 
@@ -142,9 +143,9 @@ class RdmaChannel final : public PageChannel, public InLocalPages {
   std::pair<RegionId, uint64_t> zeros_begin_;
   std::pair<RegionId, uint64_t> zeros_end_;
 
-  std::byte* staging_ = nullptr;  // ring, mapped at the first need
-  uint64_t staging_next_ = 0;     // bytes ever put in
-  uint64_t staging_done_ = 0;     // bytes ever taken out
+  StagingMemory staging_;      // ring, mapped at the first need
+  uint64_t staging_next_ = 0;  // bytes ever put in
+  uint64_t staging_done_ = 0;  // bytes ever taken out
   Registration staging_mr_;
 };
 

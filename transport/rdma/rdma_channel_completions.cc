@@ -64,8 +64,8 @@ absl::Status RdmaChannel::Reap() {
       answer_ = messages_[completion.wr_id];
       answered_ = true;
       RETURN_IF_ERROR(messages_.Receive(*link_, completion.wr_id));
-      if (completion.byte_len != sizeof(Message)) {
-        return absl::DataLossError("the destination sent an RDMA message of the wrong size");
+      if (!IsMessage(completion)) {
+        return absl::DataLossError("the destination sent what is no RDMA message");
       }
       if (answer_.type == MessageType::kFailed) {
         return absl::UnavailableError(fmt::format("the destination says: {}", TextOf(answer_)));

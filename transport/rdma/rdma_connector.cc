@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "fmt/format.h"
 #include "transport/rdma/cm_link.h"
+#include "transport/rdma/needs.h"
 #include "transport/rdma/piece_table.h"
 #include "transport/rdma/pin_limit.h"
 #include "transport/rdma/rails.h"
@@ -161,24 +162,18 @@ absl::StatusOr<Connection> ConnectOne(const std::shared_ptr<SourceSide>& side,
   return connection;
 }
 
-ByteCount SizeOf(std::span<const MappedRegion> regions) {
-  ByteCount size;
-  for (const MappedRegion& region : regions) {
-    if (region.can_register) size += region.description.size;
-  }
-  return size;
-}
-
 // The rails to the destination: its addresses that devices of this host lead to, one a device.
 // No more than there are channels, unless the `places` plan with others.
-absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const ChannelOffer& offer,
-                       std::span<const ChannelPlace> places, Deadline deadline) {
+absl::Status FindRails(SourceSide& side, const RdmaOptions& options, const RdmaNeeds& needs,
+                       const ChannelOffer& offer, std::span<const ChannelPlace> places,
+                       Deadline deadline) {
   const auto add = [&](const std::string& address, Deadline until) -> absl::Status {
     ASSIGN_OR_RETURN(const Resolved resolved, Resolve(options, address, offer.port, until));
     for (const SourceSide::Rail& rail : side.rails) {
       if (rail.memory->device() == resolved.id->verbs) return absl::OkStatus();
     }
     ASSIGN_OR_RETURN(auto memory, CmMemory::Create(resolved.id->verbs, options.on_demand));
+    RETURN_IF_ERROR(CheckDevice(memory->limits(), needs));
     side.rails.push_back({.address = address, .memory = std::move(memory)});
     return absl::OkStatus();
   };
@@ -228,34 +223,23 @@ std::vector<size_t> RailOfEachChannel(const SourceSide& side, std::span<const Ma
   return chosen;
 }
 
-// Both ends' limits for the pieces of a rail, after its channels have been welcomed.
-void FinishLimits(SourceSide::Rail& rail) {
-  PieceLimits& limits = rail.limits;
-  limits.largest_piece = std::min(limits.largest_piece, rail.memory->largest_registration());
-  // Some registrations are not pieces: messages and staging of every channel.
-  const size_t own = 4 * limits.channels;
-  const size_t most = rail.memory->most_registrations();
-  limits.most_pieces = static_cast<uint32_t>(
-      std::min<size_t>(limits.most_pieces, most > 2 * own ? most - own : own));
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect(
     const ChannelOffer& offer, std::span<const MappedRegion> source, Deadline deadline) {
-  const ByteCount size = SizeOf(source);
-  const bool limited = options_.pin_budget.value() != 0;
-  RETURN_IF_ERROR(CheckPinLimit(limited ? std::min(options_.pin_budget, size) : size));
   if (offer.tokens.empty()) return absl::InvalidArgumentError("an RDMA offer without tokens");
+  const RdmaNeeds needs = NeedsOf(source, options_.pin_budget, offer.tokens.size());
+  RETURN_IF_ERROR(CheckPinning(PinLimit(), needs));
 
   const auto annotate = [&](const absl::Status& status, const std::string& address) {
     return Annotate(status, fmt::format("RDMA to {} port {}", address, offer.port));
   };
   auto side = std::make_shared<SourceSide>();
-  if (absl::Status status = FindRails(*side, options_, offer, places_, deadline); !status.ok()) {
+  if (absl::Status status = FindRails(*side, options_, needs, offer, places_, deadline);
+      !status.ok()) {
     return annotate(status, offer.address);
   }
-  ByteCount budget = options_.pin_budget;
+  ByteCount budget = BudgetWithin(PinLimit(), options_.pin_budget, needs);
   std::vector<std::pair<std::unique_ptr<RdmaChannel>, SourceSide::Rail*>> channels;
   const std::vector<size_t> rails = RailOfEachChannel(*side, source, places_, offer.tokens.size());
   for (size_t i = 0; i < offer.tokens.size(); ++i) {
@@ -269,20 +253,16 @@ absl::StatusOr<std::vector<std::unique_ptr<PageChannel>>> RdmaConnector::Connect
       budget = budget.value() == 0 ? ByteCount(welcome.pin_budget)
                                    : std::min(budget, ByteCount(welcome.pin_budget));
     }
-    PieceLimits& limits = rail.limits;
-    if (limits.channels++ == 0) {
-      limits.largest_piece = UINT64_MAX;
-      limits.most_pieces = kMostPieces;
-    }
-    limits.largest_piece = std::min(limits.largest_piece, welcome.largest_registration);
-    limits.most_pieces = std::min(limits.most_pieces, welcome.most_pieces);
+    ++rail.limits.channels;
+    rail.limits.Heed(welcome.largest_registration, welcome.most_pieces);
     channels.emplace_back(std::move(connection->channel), &rail);
   }
   for (SourceSide::Rail& rail : side->rails) {
     if (rail.limits.channels == 0) continue;
     // Each rail has its part of what may be pinned, by its channels.
     rail.limits.budget = ByteCount(budget.value() / channels.size() * rail.limits.channels);
-    FinishLimits(rail);
+    rail.limits.Heed(rail.memory->largest_registration(),
+                     PiecesWithin(rail.memory->most_registrations(), rail.limits.channels));
     ASSIGN_OR_RETURN(rail.table, PieceTable::Create(source, *rail.memory, rail.limits));
   }
   std::vector<std::unique_ptr<PageChannel>> ready;

@@ -13,8 +13,11 @@
 
 #include "base/status.h"
 #include "fmt/format.h"
+#include "transport/rdma/check.h"
 #include "transport/rdma/cm_link.h"
+#include "transport/rdma/device_events.h"
 #include "transport/rdma/landing.h"
+#include "transport/rdma/needs.h"
 #include "transport/rdma/pin_limit.h"
 #include "transport/rdma/rails.h"
 #include "transport/rdma/rdma_transport.h"
@@ -35,7 +38,7 @@ absl::StatusOr<std::string> NewToken() {
 class RdmaReceiver : public ChannelReceiver {
  public:
   static absl::StatusOr<std::unique_ptr<ChannelReceiver>> Listen(
-      const RdmaOptions& options, std::span<const MappedRegion> regions,
+      const RdmaOptions& options, const RdmaNeeds& needs, std::span<const MappedRegion> regions,
       std::span<const ChannelPlace> channels);
   ~RdmaReceiver() override { Stop(); }
 
@@ -61,12 +64,14 @@ class RdmaReceiver : public ChannelReceiver {
     std::unique_ptr<Landing> landing;
   };
 
-  RdmaReceiver(const RdmaOptions& options, std::span<const MappedRegion> regions,
-               std::span<const ChannelPlace> channels)
+  RdmaReceiver(const RdmaOptions& options, const RdmaNeeds& needs,
+               std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels)
       : options_(options),
         regions_(regions.begin(), regions.end()),
         places_(channels.begin(), channels.end()),
-        pins_(std::make_shared<PinAccount>(options.pin_budget)) {}
+        needs_(needs),
+        pin_budget_(BudgetWithin(PinLimit(), options.pin_budget, needs)),
+        pins_(std::make_shared<PinAccount>(pin_budget_)) {}
   [[nodiscard]] absl::Status Bind();
   void Run();
   void TakeEvent();
@@ -77,6 +82,8 @@ class RdmaReceiver : public ChannelReceiver {
   const RdmaOptions options_;
   const std::vector<MappedRegion> regions_;
   const std::vector<ChannelPlace> places_;  // one a token
+  const RdmaNeeds needs_;
+  const ByteCount pin_budget_;
   ChannelOffer offer_;
   std::vector<std::string> unused_tokens_;
   UniqueFd stop_;
@@ -91,9 +98,9 @@ class RdmaReceiver : public ChannelReceiver {
 };
 
 absl::StatusOr<std::unique_ptr<ChannelReceiver>> RdmaReceiver::Listen(
-    const RdmaOptions& options, std::span<const MappedRegion> regions,
+    const RdmaOptions& options, const RdmaNeeds& needs, std::span<const MappedRegion> regions,
     std::span<const ChannelPlace> channels) {
-  std::unique_ptr<RdmaReceiver> receiver(new RdmaReceiver(options, regions, channels));
+  std::unique_ptr<RdmaReceiver> receiver(new RdmaReceiver(options, needs, regions, channels));
   RETURN_IF_ERROR(receiver->Bind());
   receiver->thread_ = std::thread([raw = receiver.get()] { raw->Run(); });
   return receiver;
@@ -134,7 +141,7 @@ absl::Status RdmaReceiver::Bind() {
   offer_.transport = "rdma";
   offer_.address = options_.address;
   offer_.port = ntohs(rdma_get_src_port(listening_));
-  if (options_.address.empty()) offer_.other_addresses = RailAddresses();
+  if (options_.address.empty()) offer_.other_addresses = RailAddresses(needs_);
   return absl::OkStatus();
 }
 
@@ -166,11 +173,8 @@ void RdmaReceiver::TakeEvent() {
   const auto served =
       std::find_if(served_.begin(), served_.end(), [&](const Served& one) { return one.id == id; });
   if (served == served_.end()) return;
-  if (type == RDMA_CM_EVENT_DISCONNECTED) {
-    served->service->Interrupt(absl::UnavailableError("the source closed the RDMA connection"));
-  } else if (type != RDMA_CM_EVENT_ESTABLISHED && type != RDMA_CM_EVENT_TIMEWAIT_EXIT) {
-    served->service->Interrupt(absl::UnavailableError(
-        fmt::format("the RDMA connection from the source failed: {}", rdma_event_str(type))));
+  if (absl::Status failure = Consequence(type); !failure.ok()) {
+    served->service->Interrupt(std::move(failure));
   }
 }
 
@@ -197,12 +201,9 @@ absl::Status RdmaReceiver::Accept(rdma_cm_id* id, std::span<const std::byte> byt
   CmMemory& memory = *(*found)->memory;
   Welcome welcome = MakeWelcome(*greeting, *token);
   unused_tokens_.erase(token);
-  welcome.pin_budget = options_.pin_budget.value();
+  welcome.pin_budget = pin_budget_.value();
   welcome.largest_registration = memory.largest_registration();
-  const size_t most = memory.most_registrations();
-  const size_t own = 2 * offer_.tokens.size();
-  welcome.most_pieces =
-      static_cast<uint32_t>(std::min<size_t>(kMostPieces, most > 2 * own ? most - own : own));
+  welcome.most_pieces = PiecesWithin(memory.most_registrations(), offer_.tokens.size());
 
   auto link = CmLink::Create(id, nullptr, memory,  // owns the id from here on
                              {options_.traffic_class, options_.service_level});
@@ -245,6 +246,7 @@ absl::StatusOr<RdmaReceiver::Rail*> RdmaReceiver::RailOf(ibv_context* device) {
     if (rail.memory->device() == device) return &rail;
   }
   ASSIGN_OR_RETURN(auto memory, CmMemory::Create(device, options_.on_demand));
+  RETURN_IF_ERROR(CheckDevice(memory->limits(), needs_));
   auto landing = std::make_unique<Landing>(regions_, *memory, pins_);
   rails_.push_back({std::move(memory), std::move(landing)});
   return &rails_.back();
@@ -280,17 +282,16 @@ void RdmaReceiver::Stop() {
 absl::StatusOr<std::unique_ptr<ChannelReceiver>> RdmaListener::Expect(
     std::span<const MappedRegion> regions, std::span<const ChannelPlace> channels) {
   RETURN_IF_ERROR(RdmaUsable());
-  ByteCount size;
   for (const MappedRegion& region : regions) {
     if (!region.can_register) {
       return absl::FailedPreconditionError(
           "the memory of this guest cannot be registered with an RDMA device here (a Xen domain)");
     }
-    size += region.description.size;
   }
-  const bool limited = options_.pin_budget.value() != 0;
-  RETURN_IF_ERROR(CheckPinLimit(limited ? std::min(options_.pin_budget, size) : size));
-  return RdmaReceiver::Listen(options_, regions, channels);
+  const RdmaNeeds needs = NeedsOf(regions, options_.pin_budget, channels.size());
+  RETURN_IF_ERROR(CheckPinning(PinLimit(), needs));
+  RETURN_IF_ERROR(CheckDevices(ProbeRdma(), needs));
+  return RdmaReceiver::Listen(options_, needs, regions, channels);
 }
 
 }  // namespace ramferry::rdma

@@ -19,6 +19,8 @@
 // Every answer carries the sequence number of what it answers. Both hosts are little-endian.
 #pragma once
 
+#include <infiniband/verbs.h>
+
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -78,6 +80,13 @@ inline constexpr uint32_t kMessageCredits = 32;
 
 // Ranges the source may have registered at once, whatever the device would allow.
 inline constexpr uint32_t kMostPieces = 16384;
+
+// Whether a completion is that of a Message: not one of another length, nor a write of the peer's
+// with immediate data, which takes a receive and leaves there what was in it before.
+[[nodiscard]] inline bool IsMessage(const ibv_wc& completion) {
+  return completion.opcode == IBV_WC_RECV && completion.byte_len == sizeof(Message) &&
+         (completion.wc_flags & IBV_WC_WITH_IMM) == 0;
+}
 
 using Nonce = std::array<std::byte, 16>;
 using Proof = std::array<std::byte, 32>;
