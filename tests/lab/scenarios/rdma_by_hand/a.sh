@@ -6,6 +6,8 @@ lab_wait receiving 300
 low_memlock() { (ulimit -l 1024; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock "$@"); }
 (MOVE_UNDER=low_memlock guest_move low --transport rdma)
 lab_check "what may not be pinned is refused before the guest is touched" test $? = 3
+low_memlock ramferry check qemu:/run/guest.qmp --state-dir /tmp/state > /tmp/check || true
+lab_check "check tells it as well" grep -q '^note .*RDMA needs to pin 48 MiB .* RLIMIT_MEMLOCK is 1024 KiB: raise it' /tmp/check
 lab_check "with how to mend it" grep -q 'RDMA needs to pin 48 MiB .* RLIMIT_MEMLOCK is 1024 KiB: raise it .* or set --pin-budget' "$RESULTS/low.txt"
 python3 $LAB_SCENARIO/scenario/watch_wire.py $LAB_nic 96 > /tmp/wire & watch=$!
 until [ -s /tmp/wire ]; do sleep 0.1; done
