@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <istream>
 #include <map>
 #include <string>
 #include <vector>
@@ -21,7 +22,8 @@ namespace ramferry {
 struct HostNode {
   int id = 0;
   ByteCount memory;
-  // What could be had now: free memory, and what the page cache would give back.
+  // What could be had now: free memory, without what the kernel keeps in reserve, and what the page
+  // cache would give back.
   ByteCount available;
   // Free huge pages by their size in bytes.
   std::map<uint64_t, uint64_t> free_huge_pages;
@@ -60,6 +62,10 @@ struct HostTopology {
 
 // This host, by hwloc, and what hwloc does not know: free memory, isolated CPUs.
 [[nodiscard]] absl::StatusOr<HostTopology> ReadHostTopology();
+
+// What the kernel keeps free of a node's memory: below that, new pages come from other nodes (the
+// low watermarks of its zones; `zoneinfo` is /proc/zoneinfo).
+[[nodiscard]] ByteCount ReserveOf(std::istream& zoneinfo, int node);
 
 // A machine described by hwloc's synthetic notation, or one that lstopo exported (XML, with
 // --disallowed; what it might use then is what is allowed). All memory is free.

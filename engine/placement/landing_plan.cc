@@ -14,8 +14,10 @@
 namespace ramferry {
 namespace {
 
-double GiBIn(uint64_t bytes) {
-  return static_cast<double>(bytes) / static_cast<double>(GiB(1).value());
+std::string SizeText(uint64_t bytes) {
+  if (bytes < GiB(1).value()) return fmt::format("{} MiB", bytes >> 20);
+  return fmt::format("{:.1f} GiB",
+                     static_cast<double>(bytes) / static_cast<double>(GiB(1).value()));
 }
 
 // What the regions of one guest node need.
@@ -157,16 +159,16 @@ class Planner {
         guest.id < 0 ? "the guest" : fmt::format("node {} of the guest", guest.id);
     if (by_map && free < guest.populated) {
       plan_.refusals.push_back(
-          fmt::format("--numa-map: {} uses {:.1f} GiB, node {} here has {:.1f} GiB {}free: free "
+          fmt::format("--numa-map: {} uses {}, node {} here has {} {}free: free "
                       "some, or map it "
                       "to another node",
-                      what, GiBIn(guest.populated), node.id, GiBIn(free),
+                      what, SizeText(guest.populated), node.id, SizeText(free),
                       guest.huge_page_size != 0 ? "of such huge pages " : ""));
     } else if (free < guest.bytes) {
       plan_.notes.push_back(
-          fmt::format("{} may grow to {:.1f} GiB, node {} has {:.1f} GiB {}free: what does not fit "
+          fmt::format("{} may grow to {}, node {} has {} {}free: what does not fit "
                       "comes from other nodes",
-                      what, GiBIn(guest.bytes), node.id, GiBIn(free),
+                      what, SizeText(guest.bytes), node.id, SizeText(free),
                       guest.huge_page_size != 0 ? "of such huge pages " : ""));
     }
   }

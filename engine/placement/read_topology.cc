@@ -202,7 +202,8 @@ void TakeFreeMemory(HostTopology& host) {
   for (HostNode& node : host.nodes) {
     const std::filesystem::path path(fmt::format("/sys/devices/system/node/node{}", node.id));
     if (const ByteCount available = AvailableIn(path); available.value() != 0) {
-      node.available = available;
+      std::ifstream zoneinfo("/proc/zoneinfo");
+      node.available = available - std::min(available, ReserveOf(zoneinfo, node.id));
     }
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(path / "hugepages", error)) {
@@ -215,6 +216,24 @@ void TakeFreeMemory(HostTopology& host) {
 }
 
 }  // namespace
+
+ByteCount ReserveOf(std::istream& zoneinfo, int node) {
+  // "Node 0, zone Normal", and below it among others "low 1234", in pages.
+  uint64_t pages = 0;
+  bool of_node = false;
+  for (std::string line; std::getline(zoneinfo, line);) {
+    std::istringstream words(line);
+    std::string word;
+    words >> word;
+    if (word == "Node") {
+      int number = -1;
+      of_node = words >> number && number == node;
+    } else if (uint64_t count = 0; of_node && word == "low" && words >> count) {
+      pages += count;
+    }
+  }
+  return ByteCount(pages * kPageBytes);
+}
 
 absl::StatusOr<HostTopology> ReadHostTopology() {
   ASSIGN_OR_RETURN(const Hwloc topology, New());

@@ -144,7 +144,7 @@ TEST(Landing, huge_pages_are_counted_as_such) {
   region.backing_page_size = 2 << 20;
   EXPECT_THAT(Nodes(Plan(host, {region})), ElementsAre(1));
   EXPECT_THAT(Plan(host, {region}, {.map = {{0, 0}}}).refusals,
-              ElementsAre(HasSubstr("0.0 GiB of such huge pages free")));
+              ElementsAre(HasSubstr("0 MiB of such huge pages free")));
 }
 
 TEST(Landing, vcpus_that_are_pinned_draw_their_memory) {

@@ -1,5 +1,6 @@
 // Which CPUs workers may take, how many workers there are, and where each of them goes: on machines
 // in hwloc's synthetic notation, and with devices and distances written down.
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -330,6 +331,20 @@ TEST(Placement, holes_are_shared_out_and_nothing_known_is_no_harm) {
   for (const WorkerPlace& worker : empty.workers) EXPECT_EQ(worker.slices.size(), 4U);
   for (const SlicePlace& slice : SlicesOn({1}, 4)) slices.push_back(slice);
   ExpectAllSlicesOnce(Plan(host, slices, 4), slices.size());
+}
+
+TEST(Placement, what_the_kernel_keeps_of_a_node_is_told_zone_by_zone) {
+  const std::string text =
+      "Node 0, zone      DMA\n  per-node stats\n      nr_inactive_anon 7\n  pages free     3840\n"
+      "        boost    0\n        min      67\n        low      83\n        high     99\n"
+      "Node 0, zone   Normal\n  pages free     100\n        low      1000\n    pagesets\n"
+      "              high:  378\nNode 1, zone   Normal\n        low      256\n";
+  std::istringstream first(text);
+  EXPECT_EQ(ReserveOf(first, 0), ByteCount(1083 * kPageBytes));
+  std::istringstream second(text);
+  EXPECT_EQ(ReserveOf(second, 1), MiB(1));
+  std::istringstream nothing;
+  EXPECT_EQ(ReserveOf(nothing, 0), ByteCount(0));
 }
 
 TEST(CpuSets, are_written_and_read_as_the_kernel_does) {
