@@ -1,5 +1,6 @@
 // The drawing of TopologyView: boxes side by side, one a node.
 #include <algorithm>
+#include <sstream>
 
 #include "cli/svg.h"
 #include "cli/topology_view.h"
@@ -15,12 +16,63 @@ constexpr int kMargin = 16;
 constexpr int kCpu = 28;
 constexpr int kLine = 18;
 constexpr int kCpusInRow = (kBox - 2 * kMargin) / kCpu;
+constexpr int kSmallLine = 14;
+// Characters of the small print that are sure to fit into a box.
+constexpr size_t kSmallPrint = 46;
 
 const char* ColourOf(const std::string& use) {
   if (use.starts_with("worker")) return "#8fd19e";
   if (use == "vCPUs") return "#f5c77e";
   if (use == "isolated") return "#d9b3e6";
   return use.empty() ? "#ffffff" : "#cccccc";
+}
+
+// The text in lines of at most `most` characters (a longer word has one to itself).
+std::vector<std::string> Wrapped(const std::string& text, size_t most) {
+  std::vector<std::string> lines = {""};
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    std::string& line = lines.back();
+    if (!line.empty() && line.size() + 1 + word.size() > most) {
+      lines.push_back(word);
+    } else {
+      line += (line.empty() ? "" : " ") + word;
+    }
+  }
+  return lines;
+}
+
+// The guest's memory on this node, region by region; with one node nothing was measured.
+void DrawMemory(const TopologyView& view, const HostNode& node, int x, int& y, std::string& svg) {
+  for (const MemoryView& memory : view.guest->memory) {
+    const auto found = memory.bytes_by_node.find(node.id);
+    const bool here = found != memory.bytes_by_node.end();
+    if (!here && !view.host.one_node()) continue;
+    svg += SvgText(
+        x + kMargin, y += kLine,
+        fmt::format("{}{}: {} MiB", memory.name,
+                    memory.guest_node < 0 ? "" : fmt::format(" (guest node {})", memory.guest_node),
+                    (here ? found->second : memory.populated) >> 20));
+  }
+}
+
+// Where workers are bound to no node (one node, and nothing to keep off), they are in the one box.
+void DrawWorkers(const TopologyView& view, const HostNode& node, int x, int& y, std::string& svg) {
+  const auto& workers = view.guest->plan.workers;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const WorkerPlace& worker = workers[i];
+    if (worker.node != node.id && !view.host.one_node()) continue;
+    const std::string cpus =
+        worker.cpus.empty() ? "any CPU" : fmt::format("CPU {}", FormatCpuSet(worker.cpus));
+    svg += SvgText(x + kMargin, y += kLine,
+                   fmt::format("worker {}: {}, {} slices{}{}", i, cpus, worker.slices.size(),
+                               worker.home < 0 ? "" : fmt::format(" of node {}", worker.home),
+                               worker.nic.empty() ? "" : ", " + worker.nic));
+    for (const std::string& line : Wrapped(worker.why, kSmallPrint)) {
+      if (line.empty()) continue;
+      svg += SvgText(x + kMargin + 12, y += kSmallLine, line, "font-size=\"10\" fill=\"#555\"");
+    }
+  }
 }
 
 // Draws the node at x; returns how far down it came.
@@ -60,16 +112,8 @@ int DrawNode(const TopologyView& view, const HostNode& node, int x, std::string&
     if (nic.node == node.id) svg += SvgText(x + kMargin, y += kLine, "⇄ " + nic.name);
   }
   if (view.guest) {
-    const auto& workers = view.guest->plan.workers;
-    for (size_t i = 0; i < workers.size(); ++i) {
-      if (workers[i].node != node.id) continue;
-      svg += SvgText(
-          x + kMargin, y += kLine,
-          fmt::format("worker {}: CPU {}, memory of node {}{}", i, FormatCpuSet(workers[i].cpus),
-                      workers[i].home, workers[i].nic.empty() ? "" : ", " + workers[i].nic));
-      svg +=
-          SvgText(x + kMargin + 12, y += kLine, workers[i].why, "font-size=\"10\" fill=\"#555\"");
-    }
+    DrawMemory(view, node, x, y, svg);
+    DrawWorkers(view, node, x, y, svg);
   }
   return y + kMargin;
 }
@@ -84,7 +128,6 @@ std::string TopologySvg(const TopologyView& view) {
     bottom = std::max(bottom, DrawNode(view, node, x, nodes));
     x += kBox + kGap;
   }
-  const int legend = bottom + kGap;
   std::string svg;
   svg += SvgText(kGap, 24, view.guest ? "guest " + view.guest->name : "host", "font-size=\"16\"");
   x = kGap;
@@ -92,12 +135,21 @@ std::string TopologySvg(const TopologyView& view) {
     svg += SvgRectangle(x, 36, kBox, bottom - 36, "#fafafa");
   }
   svg += nodes;
+  int y = bottom + kGap;
   svg += SvgText(
-      kGap, legend,
+      kGap, y,
       "green: a worker; orange: vCPUs pinned; violet: isolated; grey: not allowed; blue: the "
       "guest's memory",
       "fill=\"#555\"");
-  return SvgDocument(std::max(x, 2 * kBox), legend + kLine, svg);
+  for (const HostNic& nic : view.host.nics) {
+    if (nic.node < 0) {
+      svg += SvgText(kGap, y += kLine, fmt::format("⇄ {}, of no particular node", nic.name));
+    }
+  }
+  if (view.guest) {
+    for (const std::string& note : view.guest->plan.notes) svg += SvgText(kGap, y += kLine, note);
+  }
+  return SvgDocument(std::max(x, 2 * kBox), y + kLine, svg);
 }
 
 }  // namespace ramferry

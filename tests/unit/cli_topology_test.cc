@@ -73,14 +73,37 @@ TEST(Topology, json_says_the_same) {
 }
 
 TEST(Topology, drawing_has_a_box_for_each_node_and_no_raw_names) {
-  const std::string svg = TopologySvg(TwoNodes());
+  TopologyView view = TwoNodes();
+  view.guest->plan.notes = {"a note"};
+  const std::string svg = TopologySvg(view);
   EXPECT_TRUE(svg.starts_with("<svg "));
   EXPECT_TRUE(svg.ends_with("</svg>\n"));
-  for (const char* expected : {">node 0<", ">node 1<", "worker 0: CPU 0", "CPU 2: vCPUs",
-                               "CPU 3: isolated", "mlx5_0", "web&lt;1&gt;"}) {
+  for (const char* expected :
+       {">node 0<", ">node 1<", "worker 0: CPU 0", "CPU 2: vCPUs", "CPU 3: isolated", "mlx5_0",
+        "web&lt;1&gt;", ">ram0 (guest node 0): 64 MiB<",
+        ">worker 1: CPU 1, 1 slices of node 1, mlx5_0<", ">⇄ bond0, of no particular node<",
+        ">a note<"}) {
     EXPECT_THAT(svg, HasSubstr(expected));
   }
   EXPECT_THAT(svg, Not(HasSubstr("<1>")));
+}
+
+TEST(Topology, drawing_of_one_node_has_its_workers_too) {
+  TopologyView view{.host = *TopologyFromSynthetic("node:1 core:2 pu:1")};
+  view.guest = {.name = "web1", .memory = {{.name = "ram", .populated = MiB(64).value()}}};
+  view.guest->plan.workers.resize(2);
+  const std::string svg = TopologySvg(view);
+  for (const char* expected : {">ram: 64 MiB<", ">worker 0: any CPU", ">worker 1: any CPU"}) {
+    EXPECT_THAT(svg, HasSubstr(expected));
+  }
+}
+
+TEST(Topology, reasons_stay_in_their_box) {
+  TopologyView view = TwoNodes();
+  view.guest->plan.workers[0].why = std::string(30, 'a') + " " + std::string(30, 'b');
+  const std::string svg = TopologySvg(view);
+  EXPECT_THAT(svg, HasSubstr(">" + std::string(30, 'a') + "<"));
+  EXPECT_THAT(svg, HasSubstr(">" + std::string(30, 'b') + "<"));
 }
 
 TEST(Topology, of_a_host_alone_has_no_workers) {
