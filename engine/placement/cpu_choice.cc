@@ -7,8 +7,8 @@ namespace ramferry {
 
 HostCpu CpuChoice::Take(int home, int nic) {
   const auto key = [&](const HostCpu& cpu) {
-    return std::tuple(on_cpu_[cpu.id], host_.Distance(cpu.node, home), on_core_[cpu.core],
-                      host_.Distance(cpu.node, nic), cpu.sibling, cpu.id);
+    return std::tuple(on_cpu_[cpu.id], host_.CpuDistance(cpu, home), on_core_[cpu.core],
+                      host_.CpuDistance(cpu, nic), cpu.sibling, cpu.id);
   };
   const HostCpu best =
       *std::min_element(cpus_.begin(), cpus_.end(),

@@ -7,6 +7,7 @@ namespace {
 
 constexpr uint64_t kHere = 10;
 constexpr uint64_t kElsewhere = 20;
+constexpr uint64_t kUnreachable = 255;  // as in ACPI's SLIT
 
 }  // namespace
 
@@ -28,6 +29,10 @@ uint64_t HostTopology::Distance(int from, int to) const {
   if (a == nullptr || b == nullptr || a == b) return kHere;
   if (distances.empty()) return kElsewhere;
   return distances[static_cast<size_t>(a - nodes.data())][static_cast<size_t>(b - nodes.data())];
+}
+
+uint64_t HostTopology::CpuDistance(const HostCpu& cpu, int to) const {
+  return cpu.node < 0 ? kUnreachable : Distance(cpu.node, to);
 }
 
 }  // namespace ramferry

@@ -34,7 +34,7 @@ struct HostCpu {
   int id = 0;
   int core = 0;         // an index: CPUs of one core are SMT siblings
   int sibling = 0;      // 0: first thread of its core, 1: second one
-  int node = 0;         // whose memory is nearest
+  int node = 0;         // whose memory is nearest; -1: of none that is to be seen
   bool allowed = true;  // by cgroup and affinity of this process
 };
 
@@ -58,6 +58,8 @@ struct HostTopology {
   // Of a CPU or a device of node `from` to memory of node `to`: 10 within a node and for what is
   // unknown (ACPI SLIT), 20 between nodes where nothing is said. Not always the same to and fro.
   [[nodiscard]] uint64_t Distance(int from, int to) const;
+  // Of a CPU to memory of a node. One that is of no node is farther than all others.
+  [[nodiscard]] uint64_t CpuDistance(const HostCpu& cpu, int to) const;
 };
 
 // This host, by hwloc, and what hwloc does not know: free memory, isolated CPUs.

@@ -104,7 +104,7 @@ class Planner {
         if (known != nullptr) nodes.insert(known->node);
       }
     }
-    if (nodes.size() != 1) return std::nullopt;
+    if (nodes.size() != 1 || *nodes.begin() < 0) return std::nullopt;
     return *nodes.begin();
   }
 

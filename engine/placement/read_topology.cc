@@ -40,9 +40,9 @@ hwloc_obj_t Next(const Hwloc& topology, hwloc_obj_type_t type, hwloc_obj_t previ
 
 // The node whose memory is nearest to a CPU: the one that the fewest other CPUs share, and of
 // those the first. (Nodes without CPUs are near to nobody; a node of fast memory beside the usual
-// one has a higher number.)
+// one has a higher number.) -1: none, where a cpuset hides the nodes of its CPUs.
 int NodeOfCpu(const Hwloc& topology, unsigned cpu) {
-  int best = 0;
+  int best = -1;
   int fewest = 0;
   for (hwloc_obj_t node = nullptr; (node = Next(topology, HWLOC_OBJ_NUMANODE, node)) != nullptr;) {
     if (!hwloc_bitmap_isset(node->cpuset, cpu)) continue;
@@ -99,7 +99,7 @@ void TakeNics(const Hwloc& topology, HostTopology& host) {
       const int first =
           NodeOfCpu(topology, static_cast<unsigned>(hwloc_bitmap_first(place->cpuset)));
       const int last = NodeOfCpu(topology, static_cast<unsigned>(hwloc_bitmap_last(place->cpuset)));
-      if (first == last) nic.node = first;
+      if (first == last) nic.node = first;  // -1 where it is of none
     }
     host.nics.push_back(std::move(nic));
   }

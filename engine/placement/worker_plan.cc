@@ -157,6 +157,8 @@ std::string Reason(const HostTopology& host, const WorkerPlace& worker) {
     why = "where its memory is, nobody can tell";
   } else if (worker.node == worker.home) {
     why = "beside its memory";
+  } else if (worker.node < 0) {
+    why = fmt::format("no CPU of any node is free for memory of node {}", worker.home);
   } else {
     why = fmt::format("no CPU of node {} is free: distance {}", worker.home,
                       host.Distance(worker.node, worker.home));
@@ -177,8 +179,8 @@ uint32_t WorkerCount(const HostTopology& host, const UsableCpus& usable,
     uint64_t least = UINT64_MAX;
     int nearest = -1;
     for (const HostCpu& cpu : usable.cpus) {
-      if (host.Distance(cpu.node, node) >= least) continue;
-      least = host.Distance(cpu.node, node);
+      if (host.CpuDistance(cpu, node) >= least) continue;
+      least = host.CpuDistance(cpu, node);
       nearest = cpu.node;
     }
     near.insert(nearest);

@@ -13,6 +13,7 @@
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/placement_in_words.h"
 
 namespace ramferry {
 namespace {
@@ -66,7 +67,8 @@ void ExpectRulesKept(const HostTopology& host, const WorkerPlan& plan, size_t sl
   for (const WorkerPlace& worker : plan.workers) {
     for (const HostCpu& cpu : host.cpus) {
       if (host.one_node() || !cpu.allowed || taken.contains(cpu.id)) continue;
-      EXPECT_GE(host.Distance(cpu.node, worker.home), host.Distance(worker.node, worker.home));
+      EXPECT_GE(host.CpuDistance(cpu, worker.home),
+                host.CpuDistance(*host.FindCpu(worker.cpus[0]), worker.home));
     }
   }
 }
@@ -110,54 +112,6 @@ HostTopology Export(const std::string& name) {
   const auto host = TopologyFromXml(std::string(RAMFERRY_TOPOLOGIES) + "/" + name + ".xml");
   EXPECT_TRUE(host.ok()) << host.status();
   return host.ok() ? *host : HostTopology{};
-}
-
-// Four slices of 64 MiB on each of these nodes.
-std::vector<SlicePlace> SlicesOn(const std::vector<int>& nodes) {
-  std::vector<SlicePlace> slices;
-  for (const int node : nodes) {
-    slices.insert(slices.end(), 4, {.bytes = MiB(64).value(), .node = node});
-  }
-  return slices;
-}
-
-// Where the workers go: "CPU 0 of node 0, device of node 0".
-std::vector<std::string> Workers(const HostTopology& host, const std::vector<int>& memory,
-                                 uint32_t workers) {
-  std::vector<std::string> nics;
-  for (const HostNic& nic : host.nics) nics.push_back(nic.name);
-  const std::vector<SlicePlace> slices = SlicesOn(memory);
-  const WorkerPlan made = PlanWorkers({.host = host,
-                                       .slices = slices,
-                                       .usable = FindUsableCpus(host, {}, {}),
-                                       .nics = nics,
-                                       .workers = workers});
-  std::vector<std::string> places;
-  for (const WorkerPlace& worker : made.workers) {
-    places.push_back(fmt::format("CPU {} of node {}, device of node {}", FormatCpuSet(worker.cpus),
-                                 worker.node, worker.nic_node));
-  }
-  return places;
-}
-
-// The node that each node of a guest comes to.
-LandingPlan Landing(const HostTopology& host, int guest_nodes, const NumaMap& map = {}) {
-  std::vector<LandingRegion> regions;
-  for (int node = 0; node < guest_nodes; ++node) {
-    regions.push_back({.guest_node = node, .size = MiB(1).value(), .populated = MiB(1).value()});
-  }
-  return PlanLanding({.host = host,
-                      .regions = regions,
-                      .usable = FindUsableCpus(host, {}, {}),
-                      .map = map,
-                      .channels = 1});
-}
-std::vector<int> LandingNodes(const HostTopology& host, int guest_nodes) {
-  std::vector<int> nodes;
-  for (const RegionLanding& region : Landing(host, guest_nodes).regions) {
-    nodes.push_back(region.node);
-  }
-  return nodes;
 }
 
 TEST(Exports, devices_serve_the_node_that_they_hang_on) {

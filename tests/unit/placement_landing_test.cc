@@ -156,6 +156,13 @@ TEST(Landing, vcpus_that_are_pinned_draw_their_memory) {
   EXPECT_THAT(Nodes(Plan(Host(2), {Region(-1)}, {.vcpus = two})), ElementsAre(1));
 }
 
+TEST(Landing, vcpus_on_cpus_of_no_node_say_nothing) {
+  HostTopology host = Host(2);
+  host.cpus[4].node = host.cpus[5].node = -1;
+  const std::vector<VcpuPlace> vcpus = {{.guest_node = 0, .cpus = {4, 5}}};
+  EXPECT_THAT(Nodes(Plan(host, {Region(0)}, {.vcpus = vcpus})), ElementsAre(0));
+}
+
 TEST(Landing, threads_keep_off_cores_of_pinned_vcpus) {
   const std::vector<VcpuPlace> vcpus = {{.guest_node = 0, .cpus = {0}},
                                         {.guest_node = 1, .cpus = {4}}};

@@ -205,6 +205,15 @@ TEST(Placement, memory_without_cpus_is_read_from_the_nearest_node_that_has_some)
   EXPECT_THAT(plan.workers[0].why, HasSubstr("distance 14"));
 }
 
+TEST(Placement, a_cpu_of_no_node_is_farther_than_all_others) {
+  HostTopology host = Machine("node:2 core:2 pu:1");
+  host.cpus[0].node = host.cpus[1].node = -1;
+  EXPECT_THAT(Places(Plan(host, SlicesOn({0, 1}), 2)), ElementsAre("0/2", "1/3"));
+  const WorkerPlan third = Plan(host, SlicesOn({1}), 3);
+  EXPECT_THAT(Places(third), ElementsAre("1/2", "1/3", "1/0"));
+  EXPECT_THAT(third.workers[2].why, HasSubstr("no CPU of any node is free"));
+}
+
 TEST(Placement, where_distances_are_not_symmetric_that_from_cpu_to_memory_counts) {
   // Node 2 is memory alone. From node 0 it is near, and back it would be far; from node 1 not.
   HostTopology host = Machine("node:2 core:2 pu:1");
