@@ -1,5 +1,7 @@
 #include "cli/report_text.h"
 
+#include <cmath>
+
 #include "fmt/format.h"
 
 namespace ramferry {
@@ -16,7 +18,7 @@ double Rate(const RoundReport& round) {
 // No finer than anybody can use.
 std::string FormatTime(double ms) {
   if (ms < 100'000) return fmt::format("{:.1f} s", ms / 1000);
-  const auto minutes = static_cast<uint64_t>(ms / 60'000 + 0.5);
+  const auto minutes = std::llround(ms / 60'000);
   return minutes < 100 ? fmt::format("{} min", minutes)
                        : fmt::format("{} h {} min", minutes / 60, minutes % 60);
 }
