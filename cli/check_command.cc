@@ -7,6 +7,7 @@
 #include "cli/exit_codes.h"
 #include "cli/guests.h"
 #include "cli/peer.h"
+#include "cli/recovery.h"
 #include "cli/rights.h"
 #include "cli/say.h"
 #include "engine/journal.h"
@@ -127,6 +128,19 @@ absl::Status AskDestination(const CheckArguments& arguments, const GuestDescript
   return AskForRoom(*control, never, guest, settings.migration_options().answer_time).status();
 }
 
+// Damaged entries; but for those of other guests, `migrate` refuses. `locator`: "" for any guest.
+void CheckJournal(Findings& findings, const Journal& journal, const std::string& locator) {
+  const auto known = journal.ReadAll();
+  if (!known.ok()) return findings.Add("journal", known.status(), "");
+  for (const DamagedEntry& damaged : known->damaged) {
+    if (locator.empty() || MayConcern(damaged, locator)) {
+      findings.Add("journal", absl::FailedPreconditionError(Describe(damaged)), "");
+    } else {
+      findings.Tell("journal", Describe(damaged));
+    }
+  }
+}
+
 // The reasons of both hosts, so that nobody has to mend one after the other.
 void CheckGuest(Findings& findings, const CheckArguments& arguments,
                 const absl::StatusOr<std::string>& locator,
@@ -163,6 +177,7 @@ int CheckCommand(const CheckArguments& arguments, const Settings& settings) {
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);
+  if (journal.ok()) CheckJournal(findings, *journal, locator.ok() ? *locator : "");
   const absl::StatusOr<AttachedGuest> attached =
       locator.ok() ? AttachGuest(*locator) : locator.status();
   CheckRdma(findings, settings,

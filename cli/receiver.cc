@@ -71,9 +71,10 @@ absl::Status Receiver::Reload(const Settings& settings) {
 }
 
 void Receiver::SettleLeftovers() {
-  const auto entries = journal_.ReadAll();
-  if (!entries.ok()) return observer_.OnNote(Message(entries.status()));
-  for (const JournalEntry& entry : *entries) {
+  const auto left = journal_.ReadAll();
+  if (!left.ok()) return observer_.OnNote(Message(left.status()));
+  for (const DamagedEntry& damaged : left->damaged) observer_.OnNote(Describe(damaged));
+  for (const JournalEntry& entry : left->entries) {
     if (entry.role == Role::kDestination) SettleLeftover(entry);
   }
 }
@@ -92,9 +93,9 @@ Receiver::~Receiver() {
 void Receiver::AwaitConfirmations(Deadline deadline) {
   const auto unconfirmed = [this] {
     if (!records_.WriteDown()) return true;
-    const auto entries = journal_.ReadAll();
-    return entries.ok() &&
-           std::any_of(entries->begin(), entries->end(), [](const JournalEntry& entry) {
+    const auto known = journal_.ReadAll();
+    return known.ok() &&
+           std::any_of(known->entries.begin(), known->entries.end(), [](const JournalEntry& entry) {
              return entry.phase == Phase::kActivated && WriterLives(entry);
            });
   };

@@ -209,11 +209,22 @@ std::string Explain(const JournalEntry& entry) {
   return "";
 }
 
+// Other names of QEMU's socket were made one by LocatorOf, for the entry and for whoever asks.
+bool MayConcern(const DamagedEntry& damaged, const std::string& locator) {
+  return damaged.locator.empty() || damaged.locator == locator;
+}
+
 absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
                              const Journal& journal) {
-  ASSIGN_OR_RETURN(const auto entries, journal.ReadAll());
-  for (const JournalEntry& entry : entries) {
-    if (entry.role != Role::kSource || entry.locator != locator) continue;
+  ASSIGN_OR_RETURN(const JournalContents known, journal.ReadAll());
+  // It may have been handed over, and run on another host.
+  for (const DamagedEntry& damaged : known.damaged) {
+    if (MayConcern(damaged, locator)) return absl::FailedPreconditionError(Describe(damaged));
+    Tell("{}\n", Describe(damaged));
+  }
+  // Also what came here and is perhaps not this host's yet.
+  for (const JournalEntry& entry : known.entries) {
+    if (entry.locator != locator || Settled(entry)) continue;
     ASSIGN_OR_RETURN(const std::string done,
                      SettleEntry(entry, Resolution::kAsk, settings, journal));
     Tell("an earlier {} was broken off: {}\n",
@@ -223,12 +234,12 @@ absl::Status SettleLeftovers(const std::string& locator, const Settings& setting
 }
 
 bool IsInDoubt(const std::string& locator, const Journal& journal) {
-  const auto entries = journal.ReadAll();
-  return entries.ok() &&
-         std::any_of(entries->begin(), entries->end(), [&locator](const JournalEntry& entry) {
-           return entry.phase == Phase::kHandingOver && entry.locator == locator &&
-                  !WriterLives(entry);
-         });
+  const auto known = journal.ReadAll();
+  return known.ok() && std::any_of(known->entries.begin(), known->entries.end(),
+                                   [&locator](const JournalEntry& entry) {
+                                     return entry.phase == Phase::kHandingOver &&
+                                            entry.locator == locator && !WriterLives(entry);
+                                   });
 }
 
 absl::StatusOr<std::string> SettleEntry(const JournalEntry& entry, Resolution resolution,

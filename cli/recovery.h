@@ -22,8 +22,12 @@ namespace ramferry {
                                                       const Settings& settings,
                                                       const Journal& journal);
 
+// Whether a damaged entry may be about this guest: it names it, or none.
+[[nodiscard]] bool MayConcern(const DamagedEntry& damaged, const std::string& locator);
+
 // What a ramferry that was killed over this very guest left, settled before another begins. Says so
-// on standard error. FailedPrecondition: one is still at work on it.
+// on standard error. FailedPrecondition: one is still at work on it, or a damaged entry may be
+// about it.
 [[nodiscard]] absl::Status SettleLeftovers(const std::string& locator, const Settings& settings,
                                            const Journal& journal);
 

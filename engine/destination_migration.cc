@@ -180,9 +180,11 @@ void DestinationMigration::CheckPlacement() {
 // A source settles a guest's earlier migrations before it begins another, so that it asks about
 // them no more; its confirmation of one of them may have been lost.
 void DestinationMigration::ForgetEarlier() {
-  const auto entries = context_.journal.ReadAll();
-  if (!entries.ok()) return context_.observer.OnNote(Message(entries.status()));
-  for (const JournalEntry& entry : *entries) {
+  const auto known = context_.journal.ReadAll();
+  if (!known.ok()) return context_.observer.OnNote(Message(known.status()));
+  // None of them is of a guest whose QEMU is here still: this one would not have been reserved.
+  for (const DamagedEntry& damaged : known->damaged) context_.observer.OnNote(Describe(damaged));
+  for (const JournalEntry& entry : known->entries) {
     if (!Settled(entry) || entry.guest != entry_.guest || entry.peer != entry_.peer) continue;
     context_.journal.Remove(entry.migration_id, Role::kDestination).IgnoreError();
   }

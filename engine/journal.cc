@@ -52,6 +52,40 @@ const ProcessIdentity& ThisProcess() {
   return self;
 }
 
+// The entry in the text of a file of that name.
+absl::StatusOr<JournalEntry> ParseNamed(const std::string& text, const std::string& migration_id,
+                                        Role role) {
+  auto entry = ParseJournalEntry(text);
+  if (entry.ok() && (entry->migration_id != migration_id || entry->role != role)) {
+    return absl::InvalidArgumentError(
+        fmt::format("it is the {}'s entry of migration {}, in a file of another name",
+                    NameOf(entry->role), entry->migration_id));
+  }
+  return entry;
+}
+
+// `text`: as much as could be read.
+DamagedEntry Damaged(std::string path, std::string migration_id, Role role, std::string problem,
+                     const std::string& text) {
+  DamagedEntry damaged{.path = std::move(path),
+                       .migration_id = std::move(migration_id),
+                       .role = role,
+                       .problem = std::move(problem)};
+  std::string key;
+  const auto note = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (depth == 1 && event == json::parse_event_t::key) key = parsed.get<std::string>();
+    if (depth != 1 || event != json::parse_event_t::value || !parsed.is_string()) return true;
+    for (const auto& [name, field] :
+         {std::pair("guest", &DamagedEntry::guest), std::pair("locator", &DamagedEntry::locator),
+          std::pair("peer", &DamagedEntry::peer), std::pair("phase", &DamagedEntry::phase)}) {
+      if (key == name) damaged.*field = parsed.get<std::string>();
+    }
+    return true;
+  };
+  (void)json::parse(text, note, /*allow_exceptions=*/false);
+  return damaged;
+}
+
 // For tests of what a crash leads to: with RAMFERRY_TEST_STOP=before:PHASE or after:PHASE in its
 // environment this process stops itself (SIGSTOP), once, at that write. Inert otherwise.
 void StopForTest(const char* when, Phase phase) {
@@ -132,6 +166,20 @@ absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text) {
   return entry;
 }
 
+std::string Describe(const DamagedEntry& damaged) {
+  std::string about = "which guest it is about cannot be read";
+  if (!damaged.guest.empty() || !damaged.locator.empty()) {
+    about = fmt::format("it is about guest {} at {}", damaged.guest.empty() ? "?" : damaged.guest,
+                        damaged.locator.empty() ? "?" : damaged.locator);
+  }
+  if (!damaged.peer.empty()) about += fmt::format(", the other host is {}", damaged.peer);
+  if (!damaged.phase.empty()) about += fmt::format(", its phase was {}", damaged.phase);
+  return fmt::format(
+      "the journal entry {} is damaged: {}; {}. Nothing is done about that migration while it is "
+      "there: see on both hosts where its guest runs, then remove the file (docs/handover.md)",
+      damaged.path, damaged.problem, about);
+}
+
 absl::StatusOr<Journal> Journal::Open(std::string directory) {
   const absl::Status made = EnsurePrivateDirectory(directory, "state directory");
   if (!made.ok()) {
@@ -189,33 +237,35 @@ absl::StatusOr<JournalEntry> Journal::Read(const std::string& migration_id, Role
   const std::string path = PathOf(migration_id, role);
   // An entry that cannot be read now (too many files are open, say) is not one that is not there.
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, "the journal entry"));
-  auto entry = ParseJournalEntry(text);
-  if (!entry.ok()) {
-    return absl::Status(
-        entry.status().code(),
-        fmt::format("journal entry {}: {}. Nothing is begun or settled on this host while it is "
-                    "there: see on both hosts where its guest runs, then remove it",
-                    path, Message(entry.status())));
-  }
-  return entry;
+  auto entry = ParseNamed(text, migration_id, role);
+  if (entry.ok()) return entry;
+  return absl::InvalidArgumentError(
+      Describe(Damaged(path, migration_id, role, Message(entry.status()), text)));
 }
 
-absl::StatusOr<std::vector<JournalEntry>> Journal::ReadAll() const {
-  std::vector<JournalEntry> entries;
+absl::StatusOr<JournalContents> Journal::ReadAll() const {
+  JournalContents contents;
   std::error_code error;
   for (const auto& file : std::filesystem::directory_iterator(directory_, error)) {
     const std::string name = file.path().filename();
     for (const Role role : {Role::kSource, Role::kDestination}) {
       const std::string ending = fmt::format(".{}.json", NameOf(role));
       if (!name.ends_with(ending)) continue;
-      auto entry = Read(name.substr(0, name.size() - ending.size()), role);
-      if (absl::IsNotFound(entry.status())) continue;  // its migration has ended just now
-      if (!entry.ok()) return entry.status();
-      entries.push_back(*std::move(entry));
+      const std::string id = name.substr(0, name.size() - ending.size());
+      const auto text = ReadTextFile(file.path(), "the journal entry");
+      if (absl::IsNotFound(text.status())) continue;  // its migration has ended just now
+      if (absl::IsResourceExhausted(text.status())) return text.status();
+      auto entry = text.ok() ? ParseNamed(*text, id, role) : text.status();
+      if (entry.ok()) {
+        contents.entries.push_back(*std::move(entry));
+      } else {
+        contents.damaged.push_back(
+            Damaged(file.path(), id, role, Message(entry.status()), text.ok() ? *text : ""));
+      }
     }
   }
   if (error) return ErrnoStatus(error.value(), "cannot read the state directory " + directory_);
-  return entries;
+  return contents;
 }
 
 absl::StatusOr<UniqueFd> Journal::Lock() const {

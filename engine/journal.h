@@ -58,6 +58,29 @@ struct JournalEntry {
 [[nodiscard]] absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text);
 [[nodiscard]] std::string FormatJournalEntry(const JournalEntry& entry);
 
+// A file of the journal that is none of its entries any more: cut short, written by a newer
+// ramferry, or of a disk that cannot be read. Whose guest it is about is not always known.
+struct DamagedEntry {
+  std::string path;
+  std::string migration_id;  // by the file's name
+  Role role = Role::kSource;
+  std::string problem;
+  // What can still be read of it; empty: nothing. A cut file says in its beginning what it said.
+  std::string guest;
+  std::string locator;
+  std::string peer;
+  std::string phase;
+};
+
+// What is wrong with it, what is known of it and what a person can do, in one line.
+[[nodiscard]] std::string Describe(const DamagedEntry& damaged);
+
+struct JournalContents {
+  std::vector<JournalEntry> entries;
+  std::vector<DamagedEntry> damaged;
+  [[nodiscard]] bool empty() const { return entries.empty() && damaged.empty(); }
+};
+
 class Journal {
  public:
   // `directory` is made (mode 0700) when it is missing.
@@ -67,10 +90,10 @@ class Journal {
   // Forgets a migration that has ended, for good: after OK the entry does not come back with a
   // crash of this host. No error when there is no such entry.
   [[nodiscard]] absl::Status Remove(const std::string& migration_id, Role role) const;
-  // NotFound when there is none.
+  // NotFound when there is none; InvalidArgument, with its description, when it is damaged.
   [[nodiscard]] absl::StatusOr<JournalEntry> Read(const std::string& migration_id, Role role) const;
-  // All entries; a file that is none is an error that names it.
-  [[nodiscard]] absl::StatusOr<std::vector<JournalEntry>> ReadAll() const;
+  // An error when it cannot be told now what there is (too many files are open, say).
+  [[nodiscard]] absl::StatusOr<JournalContents> ReadAll() const;
 
   // Held while a dead ramferry's entry is settled, so that two processes do not settle it in two
   // ways. Waits for its turn; closing the descriptor (or dying) gives it back.

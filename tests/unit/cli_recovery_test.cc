@@ -2,6 +2,8 @@
 // could run twice or be lost.
 #include <unistd.h>
 
+#include <fstream>
+
 #include "base/process_identity.h"
 #include "cli/recovery.h"
 #include "fake_qmp_server.h"
@@ -258,6 +260,39 @@ TEST_F(Recovery, settled_entries_stay_until_a_person_says_otherwise) {
     EXPECT_TRUE(Settle(entry, Resolution::kDiscardHere).ok());
     EXPECT_FALSE(Kept(entry));
   }
+}
+
+// What a damaged entry says of its guest; "" where that is lost.
+TEST_F(Recovery, damaged_entry_stops_its_own_guest_and_no_other) {
+  const JournalEntry entry = Entry(Role::kSource, Phase::kTracking);
+  const std::string path = journal_.directory() + "/dead.source.json";
+  const auto leave = [&](const std::string& locator) {
+    std::ofstream(path, std::ios::trunc)
+        << (locator.empty() ? "\x01\x02" : "{\"locator\": \"" + locator + "\", \"migr");
+  };
+  for (const std::string& locator : {std::string(), entry.locator}) {
+    leave(locator);
+    const absl::Status refused = SettleLeftovers(entry.locator, settings_, journal_);
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << locator << refused;
+    EXPECT_THAT(refused.message(), HasSubstr(path));
+    EXPECT_TRUE(Kept(entry));
+  }
+  leave("qemu:/run/another.qmp");
+  EXPECT_TRUE(SettleLeftovers(entry.locator, settings_, journal_).ok());
+  EXPECT_FALSE(Kept(entry));
+}
+
+// Its source has it paused, or was told that it runs: to send it on would be to send what is not
+// this host's.
+TEST_F(Recovery, guest_that_has_not_quite_come_is_settled_before_it_is_moved_on) {
+  JournalEntry holding = Entry(Role::kDestination, Phase::kHolding);
+  StampWithThisProcess(holding);
+  ASSERT_TRUE(journal_.Write(holding).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(SettleLeftovers(holding.locator, settings_, journal_)));
+  holding.pid = 0;
+  ASSERT_TRUE(journal_.Write(holding).ok());
+  EXPECT_TRUE(SettleLeftovers(holding.locator, settings_, journal_).ok());
+  EXPECT_EQ(journal_.Read(holding.migration_id, holding.role)->phase, Phase::kReleased);
 }
 
 TEST_F(Recovery, every_phase_is_explained_alive_and_dead) {

@@ -132,7 +132,7 @@ TEST_F(JournalTest, both_ends_of_a_migration_can_live_in_one_directory) {
   ASSERT_TRUE(journal_.Write(destination).ok());
   const auto all = journal_.ReadAll();
   ASSERT_TRUE(all.ok()) << all.status();
-  EXPECT_THAT(*all, UnorderedElementsAre(source, destination));
+  EXPECT_THAT(all->entries, UnorderedElementsAre(source, destination));
   ASSERT_TRUE(journal_.Remove(source.migration_id, Role::kSource).ok());
   EXPECT_TRUE(absl::IsNotFound(journal_.Read(source.migration_id, Role::kSource).status()));
   EXPECT_TRUE(journal_.Read(source.migration_id, Role::kDestination).ok());
@@ -169,8 +169,68 @@ TEST_F(JournalTest, garbage_is_refused_with_the_name_of_its_file) {
     EXPECT_TRUE(absl::IsInvalidArgument(read.status())) << what << ": " << read.status();
     EXPECT_THAT(Message(read.status()), HasSubstr(path)) << what;
     const auto all = journal_.ReadAll();
-    EXPECT_THAT(Message(all.status()), HasSubstr(path)) << what;
+    ASSERT_TRUE(all.ok()) << what << ": " << all.status();
+    ASSERT_EQ(all->damaged.size(), 1U) << what;
+    EXPECT_EQ(Describe(all->damaged.front()), Message(read.status())) << what;
+    EXPECT_EQ(all->damaged.front().migration_id, entry.migration_id) << what;
   }
+}
+
+TEST_F(JournalTest, a_damaged_entry_does_not_hide_the_others) {
+  JournalEntry good = Sample();
+  ASSERT_TRUE(journal_.Write(good).ok());
+  std::ofstream(journal_.directory() + "/1.source.json") << std::string(300, '\0');
+  std::filesystem::create_directory(journal_.directory() + "/2.destination.json");
+  const auto all = journal_.ReadAll();
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_THAT(all->entries, ElementsAre(good));
+  EXPECT_EQ(all->damaged.size(), 2U);
+  EXPECT_FALSE(all->empty());
+}
+
+// So that nobody has to guess which guest it is about.
+TEST_F(JournalTest, what_a_damaged_entry_still_says_is_told) {
+  JournalEntry entry = Sample();
+  entry.guest = "web1";
+  const std::string whole = FormatJournalEntry(entry);
+  std::string newer = whole;
+  newer.replace(newer.find("\"format\": 1"), 11, "\"format\": 9");
+  const std::string cut = whole.substr(0, whole.find("\"peer\""));
+  const std::string cut_in_its_locator = whole.substr(0, whole.find("1.qmp"));
+  const std::string path = journal_.directory() + "/" + entry.migration_id + ".source.json";
+  for (const auto& [text, locator, phase] : {std::tuple{newer, entry.locator, "pausing"},
+                                             {cut, entry.locator, ""},
+                                             {cut_in_its_locator, std::string(), ""}}) {
+    std::ofstream(path, std::ios::trunc) << text;
+    const auto all = journal_.ReadAll();
+    ASSERT_TRUE(all.ok()) << all.status();
+    ASSERT_EQ(all->damaged.size(), 1U);
+    EXPECT_EQ(all->damaged.front().guest, "web1");
+    EXPECT_EQ(all->damaged.front().locator, locator);
+    EXPECT_EQ(all->damaged.front().phase, phase);
+    EXPECT_THAT(Describe(all->damaged.front()), HasSubstr("web1"));
+  }
+}
+
+// It would be settled as another migration, or not at all.
+TEST_F(JournalTest, an_entry_in_a_file_of_another_name_is_damaged) {
+  const JournalEntry entry = Sample();
+  for (const char* name : {"another.source.json", "another.destination.json"}) {
+    const std::string path = journal_.directory() + "/" + name;
+    std::ofstream(path) << FormatJournalEntry(entry);
+    const auto all = journal_.ReadAll();
+    ASSERT_TRUE(all.ok()) << all.status();
+    EXPECT_TRUE(all->entries.empty());
+    ASSERT_EQ(all->damaged.size(), 1U);
+    EXPECT_THAT(Describe(all->damaged.front()), HasSubstr(entry.migration_id));
+    std::filesystem::remove(path);
+  }
+}
+
+TEST_F(JournalTest, a_journal_that_cannot_be_read_now_is_an_error_and_not_empty) {
+  ASSERT_TRUE(journal_.Write(Sample()).ok());
+  const NoDescriptors none;
+  EXPECT_FALSE(journal_.ReadAll().ok());
 }
 
 TEST_F(JournalTest, an_id_cannot_lead_out_of_the_directory) {
@@ -219,7 +279,8 @@ TEST_F(JournalTest, a_half_written_successor_of_a_killed_writer_is_not_taken_for
   std::ofstream(journal_.directory() + "/" + entry.migration_id + ".source.json.next") << "{\"for";
   const auto all = journal_.ReadAll();
   ASSERT_TRUE(all.ok()) << all.status();
-  EXPECT_THAT(*all, ElementsAre(entry));
+  EXPECT_THAT(all->entries, ElementsAre(entry));
+  EXPECT_TRUE(all->damaged.empty());
   EXPECT_TRUE(journal_.Write(entry).ok());
 }
 

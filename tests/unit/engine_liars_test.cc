@@ -117,8 +117,8 @@ TEST_F(LyingSource, that_says_something_else_instead_of_handing_over_gets_nothin
               HasSubstr("sent Paused where HandOver was due"));
   const auto entries = journal_.ReadAll();
   ASSERT_TRUE(entries.ok()) << entries.status();
-  ASSERT_EQ(entries->size(), 1U);
-  EXPECT_EQ(entries->front().phase, Phase::kReleased);
+  ASSERT_EQ(entries->entries.size(), 1U);
+  EXPECT_EQ(entries->entries.front().phase, Phase::kReleased);
 }
 
 }  // namespace

@@ -289,7 +289,9 @@ TEST(Migration, what_is_started_at_the_destination_was_written_down_before) {
     if (call == "Reserve") {
       const auto entries = site.journal(Role::kDestination).ReadAll();
       EXPECT_TRUE(entries.ok()) << entries.status();
-      if (entries.ok() && entries->size() == 1) written.push_back(entries->front().phase);
+      if (entries.ok() && entries->entries.size() == 1) {
+        written.push_back(entries->entries.front().phase);
+      }
     }
     return absl::OkStatus();
   };

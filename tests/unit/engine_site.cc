@@ -165,7 +165,7 @@ void MigrationSite::MendJournal(Role role) const {
 void MigrationSite::FillDisk(Role role) const {
   const auto entries = journal(role).ReadAll();
   ASSERT_TRUE(entries.ok()) << entries.status();
-  for (const JournalEntry& entry : *entries) {
+  for (const JournalEntry& entry : entries->entries) {
     // Where Journal::Write makes its new file.
     std::filesystem::create_directory(fmt::format("{}/{}.{}.json.next", journal(role).directory(),
                                                   entry.migration_id, NameOf(role)));
