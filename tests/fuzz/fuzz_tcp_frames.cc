@@ -1,13 +1,15 @@
 // A source's bytes after the handshake, cut as the network may cut them. Nothing that reaches guest
 // memory may be outside a region or not whole pages, and how the stream is cut must not matter.
 //
-// Input: the first byte seeds the cuts, the rest is the stream. A byte of payload is not needed in
-// the input: where a WRITE's payload is due, pages are made up, so that short inputs reach far.
+// Input: with an odd first byte, what page_handshake.h says of the rest. Else the second byte seeds
+// the cuts, and the rest is the stream. A byte of payload is not needed in the input: where a
+// WRITE's payload is due, pages are made up, so that short inputs reach far.
 #include <cstdint>
 #include <cstdlib>
 #include <span>
 #include <vector>
 
+#include "tests/fuzz/page_handshake.h"
 #include "transport/tcp/frame_parser.h"
 
 namespace {
@@ -102,11 +104,15 @@ Verdict Run(std::span<const std::byte> stream, uint32_t cut) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size == 0) return 0;
+  if (size < 2) return 0;
+  if (data[0] % 2 != 0) {
+    PlayPageHandshake(data + 1, size - 1);
+    return 0;
+  }
   const std::span<const std::byte> input(reinterpret_cast<const std::byte*>(data), size);
-  const std::vector<std::byte> stream = Stream(input.subspan(1));
-  const Verdict one = Run(stream, data[0]);
-  const Verdict other = Run(stream, data[0] + 1000U);
+  const std::vector<std::byte> stream = Stream(input.subspan(2));
+  const Verdict one = Run(stream, data[1]);
+  const Verdict other = Run(stream, data[1] + 1000U);
   if (one.ok != other.ok || one.written != other.written || one.others != other.others) {
     std::abort();
   }

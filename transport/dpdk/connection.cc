@@ -4,7 +4,6 @@
 #include <sys/eventfd.h>
 
 #include "base/status.h"
-#include "transport/dpdk/poller.h"
 #include "transport/tcp/byte_stream.h"
 #include "transport/tcp/event.h"
 
@@ -19,7 +18,7 @@ constexpr size_t kWorthwhile = kOutBytes / 4;
 
 }  // namespace
 
-Connection::Connection(Poller& poller)
+Connection::Connection(Waker& poller)
     : poller_(poller), out_(kOutBytes), event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 size_t Connection::Send(std::span<const std::byte> bytes) {

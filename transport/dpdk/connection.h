@@ -26,12 +26,18 @@ struct tcp_pcb;  // and connections
 
 namespace ramferry::dpdk {
 
-class Poller;
+// The polling thread, to those who have work for it.
+class Waker {
+ public:
+  virtual ~Waker() = default;
+  // There is something to do. Thread-safe.
+  virtual void Wake() = 0;
+};
 
 class Connection {
  public:
   // `poller` must outlive it.
-  explicit Connection(Poller& poller);
+  explicit Connection(Waker& poller);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -90,7 +96,7 @@ class Connection {
   void Close();
   void FreeHeld();
 
-  Poller& poller_;
+  Waker& poller_;
   ByteRing out_;
 
   // Pieces that came: a ring that the polling thread writes and the owner reads.

@@ -53,13 +53,13 @@ class Listening {
 };
 
 // The public calls are thread-safe.
-class Poller {
+class Poller final : public Waker {
  public:
   // The poller of this process, started with these options if there is none yet. Errors: what the
   // port or DPDK refused, and what to do about it.
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<Poller>> Get(const DpdkOptions& options);
   // Lets connections that were left send their last bytes, for a second.
-  ~Poller();
+  ~Poller() override;
   Poller(const Poller&) = delete;
   Poller& operator=(const Poller&) = delete;
 
@@ -76,8 +76,7 @@ class Poller {
   // Takes no more.
   void StopListening(uint16_t port);
 
-  // For the polling thread: there is something to do.
-  void Wake();
+  void Wake() override;
 
   [[nodiscard]] const DpdkOptions& options() const { return options_; }
   // "eth1 (net_af_packet), 192.0.2.7/24, MTU 9000".

@@ -171,7 +171,7 @@ struct Stack::Callbacks {
 };
 Stack* Stack::Callbacks::current = nullptr;
 
-Stack::Stack(Poller& poller, Wire& wire, const DpdkOptions& options)
+Stack::Stack(Waker& poller, Wire& wire, const DpdkOptions& options)
     : poller_(poller), wire_(wire), options_(options), netif_(std::make_unique<netif>()) {
   Callbacks::current = this;
 }
@@ -182,7 +182,7 @@ Stack::~Stack() {
   Callbacks::current = nullptr;
 }
 
-absl::StatusOr<std::unique_ptr<Stack>> Stack::Create(Poller& poller, Wire& wire,
+absl::StatusOr<std::unique_ptr<Stack>> Stack::Create(Waker& poller, Wire& wire,
                                                      const DpdkOptions& options) {
   std::unique_ptr<Stack> stack(new Stack(poller, wire, options));
   RETURN_IF_ERROR(stack->SetUp());

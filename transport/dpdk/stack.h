@@ -22,7 +22,7 @@ namespace ramferry::dpdk {
 class Stack {
  public:
   // All must outlive it. InvalidArgument: an address that is none.
-  [[nodiscard]] static absl::StatusOr<std::unique_ptr<Stack>> Create(Poller& poller, Wire& wire,
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<Stack>> Create(Waker& poller, Wire& wire,
                                                                      const DpdkOptions& options);
   ~Stack();
   Stack(const Stack&) = delete;
@@ -52,14 +52,14 @@ class Stack {
   struct Door;  // a port number that is listened on
   struct Callbacks;
 
-  Stack(Poller& poller, Wire& wire, const DpdkOptions& options);
+  Stack(Waker& poller, Wire& wire, const DpdkOptions& options);
   absl::Status SetUp();
   void Input(const Frame& frame);
   static void MakeRoom();
   // The segment size for a connection whose peer's SYN was seen.
   [[nodiscard]] uint32_t MssOf(const tcp_pcb* pcb) const;
 
-  Poller& poller_;
+  Waker& poller_;
   Wire& wire_;
   const DpdkOptions options_;
   std::unique_ptr<netif> netif_;
