@@ -1,12 +1,9 @@
 """Each stage times each fault where pages go from DPDK port to DPDK port: what comes of it is what comes of it over
 the kernel's TCP (tests/fault/test_stages.py). A choice of the pairs; all of them with RAMFERRY_WHOLE_MATRIX=1.
 """
-import os
-
 import pytest
 
-from tests.fault import faults
-from tests.fault.test_stages import JOURNAL_WRITES, cases, strike
+from tests.fault.test_stages import JOURNAL_WRITES, WHOLE, cases, fill_disk, strike
 from .lan import without_dpdk
 
 pytestmark = pytest.mark.skipif(without_dpdk() is not None, reason=str(without_dpdk()))
@@ -19,7 +16,6 @@ CHOICE = {
     "source-after-handing-over-reset_connections", "destination-before-activating-interrupt_source",
     "destination-after-activating-kill_destination", "source-after-gone-terminate_destination",
 }
-WHOLE = os.environ.get("RAMFERRY_WHOLE_MATRIX") == "1"
 PAIRS = [case for case in cases() if WHOLE or case.id in CHOICE]
 assert WHOLE or len(PAIRS) == len(CHOICE)
 
@@ -29,17 +25,12 @@ def test_one_guest_runs_by_dpdk_after(world, stop, fault, expected):
     outcome = strike(world, stop, fault, DPDK)
     assert outcome in expected
     if outcome != "moved":
-        attempt = world.begin(arguments=DPDK)
-        assert world.end(attempt) == "moved"
-        assert attempt.result.report["transport"] == "dpdk-tls"
+        assert world.move(DPDK).report["transport"] == "dpdk-tls"
 
 
 @pytest.mark.parametrize("side, moment, expected", JOURNAL_WRITES if WHOLE else [JOURNAL_WRITES[2], JOURNAL_WRITES[6]])
 def test_one_guest_runs_by_dpdk_after_a_full_disk_at_the_journal(world, side, moment, expected):
-    def fill(attempt):
-        (attempt.home if side == "source" else attempt.away).fill_disk()
-
-    assert strike(world, (side, moment), fill, DPDK) == expected
+    fill_disk(world, side, moment, expected, DPDK)
 
 
 def test_nothing_is_left_of_all_that_by_dpdk(world):

@@ -328,12 +328,13 @@ class World:
         qemu.stop()
         self._qemus.remove(qemu)
 
-    def move(self):
+    def move(self, arguments=()):
         """A move without trouble must succeed."""
-        attempt = self.begin()
+        attempt = self.begin(arguments=arguments)
         result = attempt.migrate.wait(90)
         assert result.exit_code == 0, f"{result.stderr}\n{attempt.receiver.log}"
         assert self.end(attempt) == "moved"
+        return result
 
     def assert_clean(self):
         """After a plain move in each direction no trace is left of what went before."""
