@@ -9,7 +9,7 @@ DEMO_PACKAGES=(qemu-system-x86 qemu-system-common)
 TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev clang clang-format clang-tidy libclang-rt-14-dev
   python3 python3-pytest python3-pytest-xdist openssl iproute2 iputils-ping iptables util-linux procps kmod busybox-static cpio
   e2fsprogs zstd xz-utils spin gcc libc6-dev curl ca-certificates ibverbs-providers ethtool
-  libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
+  libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients systemd)
 
 # Commands that need root: as they are for root, else through sudo.
 as_root() {
