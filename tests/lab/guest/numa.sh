@@ -33,6 +33,19 @@ all_on() {
   echo "$2: $here pages on node $3, $elsewhere elsewhere"
   [ "$here" -ge "$4" ] && [ "$elsewhere" = 0 ]
 }
+# own_pages PID NODE: pages on a node of what the threads of a ramferry have for themselves (base/local_pages.h).
+own_pages() { pages_on "$1" '/memfd:ramferry-local\\040(deleted)' "$2"; }
+# node_of_rdma DEVICE: the node that the network device under it hangs on.
+node_of_rdma() { cat "/sys/class/net/$(cat "/sys/class/infiniband/$1/parent")/device/numa_node"; }
+# queue_pages PID DEVICE NODE: pages on a node of the rings of its queue pairs and completion queues on an RDMA device.
+queue_pages() {
+  local verbs
+  for verbs in /sys/class/infiniband_verbs/uverbs*; do
+    if [ "$(cat "$verbs/ibdev")" = "$2" ]; then pages_on "$1" "/dev/infiniband/${verbs##*/}" "$3"; fi
+  done
+}
+# devices_of PID: the RDMA devices that it has queue pairs on, one a line for each.
+devices_of() { rdma resource show qp | sed -n "s,^link \([a-z0-9]*\)/.* pid $1 .*,\1,p" | sort; }
 # planned KEY: of each worker in /tmp/plan.json (`ramferry topology`), one a line.
 planned() {
   python3 -S -B -c '

@@ -13,12 +13,31 @@ cat "$RESULTS/plan.txt"
 ramferry topology qemu:/run/guest.qmp --workers 2 --json - > /tmp/plan.json
 cp /tmp/plan.json "$RESULTS"
 lab_wait receiving 300
+code=0
+guest_move refused --transport tcp --workers 2 || code=$?
+lab_check "refused, because node 3 is full there" test $code = 3
+lab_check "with both figures" grep -q 'node 0 of the guest uses .* MiB, node 3 here has .* MiB free' "$RESULTS/refused.txt"
+lab_signal refused
+lab_wait room
 before=()
 for n in 0 1 2 3; do before+=("$(packets_sent rxe$n)"); done
 guest_move report --transport rdma --workers 2 --bandwidth 3 & move=$!
 ramferry=$(pid_of ramferry)
 cpus0=$(thread_cpus "$ramferry" rf-worker-0) cpus1=$(thread_cpus "$ramferry" rf-worker-1)
-rdma resource show qp | tee "$RESULTS/qp"
+lab_check "its queue pairs are on the devices of the plan" test "$(devices_of "$ramferry")" = "$(planned nic | sort)"
+# The workers send: all that they have for themselves is there.
+until [ $(($(packets_sent rxe0) + $(packets_sent rxe1) - before[0] - before[1])) -gt 200 ] &&
+  [ $(($(packets_sent rxe2) + $(packets_sent rxe3) - before[2] - before[3])) -gt 200 ]; do sleep 0.1; done
+own=("$(own_pages "$ramferry" 0)" "$(own_pages "$ramferry" 1)")
+echo "pages of the workers' own: ${own[*]}"
+lab_check "each worker's own memory is on its node" test "${own[0]}" -gt 10 -a "${own[0]}" = "${own[1]}"
+for device in $(devices_of "$ramferry"); do
+  node=$(node_of_rdma "$device")
+  here=$(queue_pages "$ramferry" "$device" "$node") there=$(queue_pages "$ramferry" "$device" $((1 - node)))
+  echo "queues on $device: $here pages on node $node, $there elsewhere"
+  lab_check "the queues of $device are on its worker's node" test "$here" -gt 0 -a "$there" = 0
+done
+grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$RESULTS/numa_maps"
 echo "worker 0 on CPUs $cpus0, worker 1 on CPUs $cpus1"
 lab_signal moving
 lab_check "the workers are bound as planned" test "$(printf '%s\n' "$cpus0" "$cpus1")" = "$(planned cpus)"
