@@ -35,8 +35,13 @@ all_on() {
 }
 # own_pages PID NODE: pages on a node of what the threads of a ramferry have for themselves (base/local_pages.h).
 own_pages() { pages_on "$1" '/memfd:ramferry-local\\040(deleted)' "$2"; }
-# node_of_rdma DEVICE: the node that the network device under it hangs on.
-node_of_rdma() { cat "/sys/class/net/$(cat "/sys/class/infiniband/$1/parent")/device/numa_node"; }
+# node_of_rdma DEVICE: the node that the network device under it hangs on. (A virtio device's is that of the PCI device.)
+node_of_rdma() {
+  local device
+  device=$(realpath "/sys/class/net/$(cat "/sys/class/infiniband/$1/parent")/device")
+  until [ -e "$device/numa_node" ]; do device=${device%/*}; done
+  cat "$device/numa_node"
+}
 # queue_pages PID DEVICE NODE: pages on a node of the rings of its queue pairs and completion queues on an RDMA device.
 queue_pages() {
   local verbs

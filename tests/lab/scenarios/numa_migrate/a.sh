@@ -28,6 +28,7 @@ lab_check "its queue pairs are on the devices of the plan" test "$(devices_of "$
 # The workers send: all that they have for themselves is there.
 until [ $(($(packets_sent rxe0) + $(packets_sent rxe1) - before[0] - before[1])) -gt 200 ] &&
   [ $(($(packets_sent rxe2) + $(packets_sent rxe3) - before[2] - before[3])) -gt 200 ]; do sleep 0.1; done
+grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$RESULTS/numa_maps"
 own=("$(own_pages "$ramferry" 0)" "$(own_pages "$ramferry" 1)")
 echo "pages of the workers' own: ${own[*]}"
 lab_check "each worker's own memory is on its node" test "${own[0]}" -gt 10 -a "${own[0]}" = "${own[1]}"
@@ -37,7 +38,6 @@ for device in $(devices_of "$ramferry"); do
   echo "queues on $device: $here pages on node $node, $there elsewhere"
   lab_check "the queues of $device are on its worker's node" test "$here" -gt 0 -a "$there" = 0
 done
-grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$RESULTS/numa_maps"
 echo "worker 0 on CPUs $cpus0, worker 1 on CPUs $cpus1"
 lab_signal moving
 lab_check "the workers are bound as planned" test "$(printf '%s\n' "$cpus0" "$cpus1")" = "$(planned cpus)"
