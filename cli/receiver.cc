@@ -10,8 +10,8 @@
 #include "cli/peer.h"
 #include "cli/recovery.h"
 #include "cli/transports.h"
+#include "engine/placement/landing_plan.h"
 #include "engine/placement/usable_cpus.h"
-#include "fmt/format.h"
 
 namespace ramferry {
 namespace {
@@ -35,10 +35,9 @@ absl::StatusOr<std::unique_ptr<Receiver>> Receiver::Start(const Settings& settin
   if (!settings.cpus.empty() || !settings.numa_map.empty()) {
     ASSIGN_OR_RETURN(const HostTopology topology, ReadHostTopology());
     RETURN_IF_ERROR(CheckWantedCpus(topology, settings.landing_wishes().cpus));
-    for (const auto& [guest_node, node] : settings.landing_wishes().map) {
-      if (topology.FindNode(node) != nullptr) continue;
-      return absl::InvalidArgumentError(
-          fmt::format("--numa-map {}: this host has no node {}", settings.numa_map, node));
+    if (const auto wrong = WrongHostNodes(topology, settings.landing_wishes().map);
+        !wrong.empty()) {
+      return absl::InvalidArgumentError(wrong.front());
     }
   }
   ASSIGN_OR_RETURN(Journal journal, Journal::Open(settings.state_dir));

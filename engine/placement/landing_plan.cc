@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "engine/placement/cpu_choice.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace ramferry {
 namespace {
@@ -57,8 +58,9 @@ class Planner {
   }
 
   LandingPlan Make() {
-    CheckMap();
-    for (const GuestNode& node : GuestNodes(input_.regions)) Place(node);
+    const std::vector<GuestNode> nodes = GuestNodes(input_.regions);
+    CheckMap(nodes);
+    for (const GuestNode& node : nodes) Place(node);
     PlaceChannels();
     return std::move(plan_);
   }
@@ -69,29 +71,35 @@ class Planner {
   // The guest node's name in --numa-map: a guest without nodes has one, 0.
   static int MapKey(const GuestNode& node) { return std::max(node.id, 0); }
 
-  void CheckMap() {
+  void CheckMap(const std::vector<GuestNode>& guest_nodes) {
+    std::set<int> known;
+    for (const GuestNode& node : guest_nodes) known.insert(MapKey(node));
     for (const auto& [guest, to] : input_.map) {
-      const HostNode* const node = host().FindNode(to);
-      if (node == nullptr || node->memory.value() == 0) {
-        plan_.refusals.push_back(
-            fmt::format("--numa-map {}:{}: the destination has no memory node {}", guest, to, to));
-      } else if (!node->allowed) {
+      if (known.count(guest) == 0) {
         plan_.refusals.push_back(fmt::format(
-            "--numa-map {}:{}: ramferry may not use memory of node {} (its cgroup's cpuset.mems)",
-            guest, to, to));
+            "--numa-map {}:{}: the guest has no memory on a node {}: its nodes are {}; name these",
+            guest, to, guest, fmt::join(known, ", ")));
       }
+    }
+    for (std::string& wrong : WrongHostNodes(host(), input_.map)) {
+      plan_.refusals.push_back(std::move(wrong));
     }
   }
 
-  [[nodiscard]] uint64_t Free(const HostNode& node, const GuestNode& guest) const {
+  // What other nodes of the guest leave of a host node: if all grow to their size, or by what they
+  // use now.
+  enum class Count { kSize, kPopulated };
+  [[nodiscard]] uint64_t Free(const HostNode& node, const GuestNode& guest,
+                              Count count = Count::kSize) const {
     uint64_t free = node.available.value();
     if (guest.huge_page_size != 0) {
       const auto pages = node.free_huge_pages.find(guest.huge_page_size);
       free = pages == node.free_huge_pages.end() ? 0 : pages->second * guest.huge_page_size;
     }
     const auto promised = promised_.find(node.id);
-    const uint64_t taken = promised == promised_.end() ? 0 : promised->second;
-    return free - std::min(free, taken);
+    if (promised == promised_.end()) return free;
+    const Promised& taken = promised->second;
+    return free - std::min(free, count == Count::kSize ? taken.size : taken.populated);
   }
 
   // The one node that all pinned vCPUs of the guest node are on.
@@ -146,7 +154,8 @@ class Planner {
     const HostNode* const node = host().FindNode(landing.node);
     if (landing.node >= 0 && node != nullptr) {
       CheckRoom(guest, *node, by_map);
-      promised_[node->id] += guest.bytes;
+      promised_[node->id].size += guest.bytes;
+      promised_[node->id].populated += guest.populated;
       used_.insert(node->id);
     }
     for (const size_t region : guest.regions) plan_.regions[region] = landing;
@@ -154,22 +163,21 @@ class Planner {
 
   // Refused is what a person asked for in so many words and cannot be; the rest is told.
   void CheckRoom(const GuestNode& guest, const HostNode& node, bool by_map) {
-    const uint64_t free = Free(node, guest);
     const std::string what =
         guest.id < 0 ? "the guest" : fmt::format("node {} of the guest", guest.id);
-    if (by_map && free < guest.populated) {
+    const char* const kind = guest.huge_page_size != 0 ? "of such huge pages " : "";
+    const uint64_t now = Free(node, guest, Count::kPopulated);
+    const uint64_t later = Free(node, guest);
+    if (by_map && now < guest.populated) {
       plan_.refusals.push_back(
-          fmt::format("--numa-map: {} uses {}, node {} here has {} {}free: free "
-                      "some, or map it "
-                      "to another node",
-                      what, SizeText(guest.populated), node.id, SizeText(free),
-                      guest.huge_page_size != 0 ? "of such huge pages " : ""));
-    } else if (free < guest.bytes) {
+          fmt::format("--numa-map: {} uses {}, node {} here has {} {}free: free some, or map it to "
+                      "another node",
+                      what, SizeText(guest.populated), node.id, SizeText(now), kind));
+    } else if (later < guest.bytes) {
       plan_.notes.push_back(
-          fmt::format("{} may grow to {}, node {} has {} {}free: what does not fit "
-                      "comes from other nodes",
-                      what, SizeText(guest.bytes), node.id, SizeText(free),
-                      guest.huge_page_size != 0 ? "of such huge pages " : ""));
+          fmt::format("{} may grow to {}, node {} has {} {}free: what does not fit comes from "
+                      "other nodes",
+                      what, SizeText(guest.bytes), node.id, SizeText(later), kind));
     }
   }
 
@@ -191,9 +199,14 @@ class Planner {
     }
   }
 
+  struct Promised {  // bytes
+    uint64_t size = 0;
+    uint64_t populated = 0;
+  };
+
   const LandingPlanInput& input_;
   LandingPlan plan_;
-  std::map<int, uint64_t> promised_;  // bytes, by host node
+  std::map<int, Promised> promised_;  // by host node
   std::multiset<int> used_;           // host nodes
 };
 
@@ -225,6 +238,28 @@ absl::StatusOr<NumaMap> ParseNumaMap(const std::string& text) {
     }
   }
   return map;
+}
+
+std::vector<std::string> WrongHostNodes(const HostTopology& host, const NumaMap& map) {
+  std::vector<int> usable;
+  for (const HostNode& node : host.nodes) {
+    if (node.allowed && node.memory.value() != 0) usable.push_back(node.id);
+  }
+  std::vector<std::string> wrong;
+  for (const auto& [guest, to] : map) {
+    const HostNode* const node = host.FindNode(to);
+    if (node == nullptr || node->memory.value() == 0) {
+      wrong.push_back(
+          fmt::format("--numa-map {}:{}: the destination has no memory node {}, only {}", guest, to,
+                      to, fmt::join(usable, ", ")));
+    } else if (!node->allowed) {
+      wrong.push_back(
+          fmt::format("--numa-map {}:{}: ramferry may not use memory of node {} (its cgroup's "
+                      "cpuset.mems), only of {}",
+                      guest, to, to, fmt::join(usable, ", ")));
+    }
+  }
+  return wrong;
 }
 
 LandingPlan PlanLanding(const LandingPlanInput& input) {

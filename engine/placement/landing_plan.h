@@ -30,6 +30,9 @@ using NumaMap = std::map<int, int>;
 // InvalidArgument names what is wrong. Empty text: an empty map.
 [[nodiscard]] absl::StatusOr<NumaMap> ParseNumaMap(const std::string& text);
 
+// For each pair that names memory which is not on this host, or may not be used: the reason.
+[[nodiscard]] std::vector<std::string> WrongHostNodes(const HostTopology& host, const NumaMap& map);
+
 struct LandingRegion {
   int guest_node = -1;
   uint64_t size = 0;

@@ -50,7 +50,7 @@ def test_memory_is_bound_to_the_mapped_node_also_for_qemu_itself(site):
 
 def test_map_to_a_node_that_is_not_there_is_refused_at_once(site):
     with source_and_target(**TWO_NODES) as (_, target):
-        with pytest.raises(RuntimeError, match="--numa-map 0:0,1:1023: this host has no node 1023"):
+        with pytest.raises(RuntimeError, match="--numa-map 1:1023: the destination has no memory node 1023, only 0"):
             with site.receiver(target, arguments=["--numa-map", "0:0,1:1023"]):
                 pass
         assert_gone(target)

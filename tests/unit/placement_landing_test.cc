@@ -101,11 +101,22 @@ TEST(Landing, a_map_of_node_0_is_for_a_guest_without_nodes_too) {
 
 TEST(Landing, a_map_to_no_node_of_this_host_is_refused) {
   EXPECT_THAT(Plan(Host(2), {Region(0)}, {.map = {{0, 2}}}).refusals,
-              ElementsAre(HasSubstr("no memory node 2")));
+              ElementsAre("--numa-map 0:2: the destination has no memory node 2, only 0, 1"));
   HostTopology host = Host(2);
   host.nodes[1].allowed = false;
   EXPECT_THAT(Plan(host, {Region(0)}, {.map = {{0, 1}}}).refusals,
-              ElementsAre(HasSubstr("cpuset.mems")));
+              ElementsAre(HasSubstr("(its cgroup's cpuset.mems), only of 0")));
+}
+
+TEST(Landing, a_map_of_a_node_that_the_guest_does_not_have_is_refused) {
+  EXPECT_THAT(Plan(Host(4), {Region(0), Region(1)}, {.map = {{0, 3}, {2, 1}}}).refusals,
+              ElementsAre("--numa-map 2:1: the guest has no memory on a node 2: its nodes are 0, "
+                          "1; name these"));
+  EXPECT_THAT(Plan(Host(1), {Region(-1)}, {.map = {{0, 0}, {1, 0}}}).refusals,
+              ElementsAre(HasSubstr("no memory on a node 1: its nodes are 0;")))
+      << "nor on a host with one node; and a guest without nodes has one, 0";
+  EXPECT_THAT(Plan(Host(2), {Region(0), Region(1)}, {.map = {{1, 0}}}).refusals, IsEmpty())
+      << "a map may leave out some";
 }
 
 TEST(Landing, a_map_to_a_full_node_is_refused_and_growth_is_only_told) {
@@ -122,6 +133,11 @@ TEST(Landing, two_guest_nodes_mapped_to_one_must_fit_together) {
   EXPECT_THAT(
       Plan(Host(2), {Region(0, GiB(5)), Region(1, GiB(5))}, {.map = {{0, 0}, {1, 0}}}).refusals,
       ElementsAre(HasSubstr("node 0 here has 3.0 GiB free")));
+  // What they use now must fit; that they could grow is told.
+  const LandingPlan small = Plan(Host(2), {Region(0, GiB(8), GiB(1)), Region(1, GiB(8), GiB(1))},
+                                 {.map = {{0, 0}, {1, 0}}});
+  EXPECT_THAT(small.refusals, IsEmpty());
+  EXPECT_THAT(small.notes, ElementsAre(HasSubstr("node 1 of the guest may grow to 8.0 GiB")));
 }
 
 TEST(Landing, a_full_node_is_avoided_and_if_all_are_full_that_is_told) {
