@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/numa_memory.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
 
@@ -29,6 +30,9 @@ void* TakeLocalPages(size_t bytes) {
   const size_t length = WholePages(bytes);
   void* const pages = Map(length);
   if (pages == MAP_FAILED) throw std::bad_alloc();
+  // Otherwise the kernel moves them to a thread of another node that uses them once: the one that
+  // makes a channel also proves and flushes it, before its worker has begun.
+  KeepWhereTouched(static_cast<std::byte*>(pages), length);
   // Written to: who reads first is given no page of his own, and who comes second would decide.
   for (size_t at = 0; at < length; at += kPageBytes) {
     static_cast<volatile std::byte*>(pages)[at] = std::byte{0};

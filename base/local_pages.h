@@ -5,8 +5,9 @@
 //   class Channel : public PageChannel, public InLocalPages // objects made by new, make_unique
 //
 // The heap gives what a thread asks for from pages that it, or a thread that has ended, touched
-// long ago, on whatever node that was. Here every page is touched before it is handed out; to have
-// it beside another thread, ask while bound to that one's CPUs (BoundForAWhile, cpu_set.h).
+// long ago, on whatever node that was. Here every page is touched before it is handed out, and
+// stays on the node where it was; to have it beside another thread, ask while bound to that one's
+// CPUs (BoundForAWhile, cpu_set.h).
 //
 // A mapping each, so for few and long-lived things. They are named: /proc/PID/numa_maps shows where
 // the kernel has them, as /memfd:ramferry-local.

@@ -70,6 +70,10 @@ absl::Status PreferNoNode(std::byte* address, uint64_t length) {
   return SetPolicy(address, length, MPOL_DEFAULT, -1);
 }
 
+void KeepWhereTouched(std::byte* address, uint64_t length) {
+  SetPolicy(address, length, MPOL_LOCAL, -1).IgnoreError();
+}
+
 bool HasPolicy(const std::byte* address) {
   const auto policy = PolicyAt(address);
   return policy && policy->mode != MPOL_DEFAULT;

@@ -29,6 +29,11 @@ void NodesOfAddresses(pid_t process, std::span<const uint64_t> addresses, std::s
 // New pages come from where they are touched first.
 [[nodiscard]] absl::Status PreferNoNode(std::byte* address, uint64_t length);
 
+// New pages come from where they are touched first, and stay there whoever uses them: the kernel's
+// automatic balancing (sysctl kernel.numa_balancing) moves only what has no policy. Does nothing on
+// a kernel without NUMA.
+void KeepWhereTouched(std::byte* address, uint64_t length);
+
 // Whether somebody has set a policy for the memory at `address`, QEMU's host-nodes= for instance.
 [[nodiscard]] bool HasPolicy(const std::byte* address);
 // The node that such a policy names first; nothing for a policy without nodes.

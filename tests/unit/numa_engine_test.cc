@@ -248,6 +248,15 @@ TEST(NumaMemory, pages_that_are_there_have_a_node_and_holes_have_none_nor_get_on
   EXPECT_THAT(runs, ElementsAre(PageRun{256, 16}));
 }
 
+TEST(NumaMemory, local_pages_stay_where_they_are_whoever_uses_them) {
+  if (!KernelTellsNodes()) GTEST_SKIP() << "this kernel has no memory policies (no CONFIG_NUMA)";
+  const LocalVector<std::byte> local(3 * kPageBytes);
+  const std::vector<std::byte> heap(kPageBytes);
+  EXPECT_FALSE(HasPolicy(heap.data())) << "the kernel balances it";
+  for (size_t page = 0; page < 3; ++page) EXPECT_TRUE(HasPolicy(local.data() + page * kPageBytes));
+  EXPECT_EQ(PolicyNode(local.data()), std::nullopt) << "no node in particular";
+}
+
 TEST(NumaMemory, a_policy_on_one_mapping_of_a_file_holds_for_others_and_for_pwrite) {
   if (!KernelTellsNodes()) GTEST_SKIP() << "this kernel has no memory policies (no CONFIG_NUMA)";
   auto file = *MemoryFile::Create(MiB(4), "policy");
