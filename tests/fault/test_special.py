@@ -1,4 +1,4 @@
-"""Faults that need more steps than one: a QEMU that is frozen when a person asks, a cancellation that comes too late."""
+"""Faults that need more steps than one: a frozen QEMU, a damaged journal entry, a cancellation that comes too late."""
 import signal
 from pathlib import Path
 
@@ -47,6 +47,23 @@ def test_frozen_qemu_at_the_destination_leaves_the_source_in_doubt_until_it_can_
     assert said.returncode == 5 and "does not know what became of guest" in said.stderr, said
     assert not world.guest.is_running()
     frozen.send_signal(signal.SIGCONT)
+    assert world.end(attempt) == "moved"
+
+
+def test_damaged_entry_at_the_destination_leaves_the_source_in_doubt(world):
+    attempt = world.begin(("destination", "after:activating"))
+    attempt.wait_stopped()
+    faults.kill_destination(attempt)
+    (path,) = attempt.away.state.glob("*.destination.json")
+    whole = path.read_text()
+    path.write_text(whole[:40])
+    attempt.listen()
+    attempt.receiver.wait_log(f"{path} is damaged")
+    assert attempt.source.wait(60) == 5
+    said = attempt.home.resolve(open_entry(attempt.home))
+    assert said.returncode == 5 and f"{path} is damaged" in said.stderr, said
+    assert not world.guest.is_running()
+    path.write_text(whole)
     assert world.end(attempt) == "moved"
 
 
