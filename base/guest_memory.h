@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,5 +41,11 @@ struct MappedRegion {
     return fd >= 0 && description.backing_page_size == KiB(4);
   }
 };
+
+[[nodiscard]] inline PageCount PagesIn(std::span<const MappedRegion> regions) {
+  uint64_t pages = 0;
+  for (const MappedRegion& region : regions) pages += region.pages();
+  return PageCount(pages);
+}
 
 }  // namespace ramferry

@@ -3,8 +3,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <cstdio>
-
 #include "cli/report_text.h"
 #include "cli/say.h"
 #include "fmt/format.h"
@@ -26,7 +24,6 @@ ProgressDisplay::~ProgressDisplay() {
 void ProgressDisplay::Line(const std::string& text) {
   Tell("{}{}\n", live_ ? "\r\x1b[K" : "", text);
   live_ = false;
-  std::fflush(stderr);
 }
 
 void ProgressDisplay::Live(const std::string& text) {
@@ -36,7 +33,6 @@ void ProgressDisplay::Live(const std::string& text) {
   const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
   Tell("\r\x1b[K{}", known ? text.substr(0, size.ws_col - 1U) : text);
   live_ = true;
-  std::fflush(stderr);
 }
 
 void ProgressDisplay::OnStage(Stage stage) {

@@ -12,8 +12,7 @@ constexpr uint64_t kTrifle = 32;
 }  // namespace
 
 MemorySurvey::MemorySurvey(std::span<const MappedRegion> regions, const LocatePages& locate) {
-  uint64_t pages = 0;
-  for (const MappedRegion& region : regions) pages += region.pages();
+  const uint64_t pages = PagesIn(regions).value();
   step_ = std::max(kLeastStep, (pages + kMostSamples - 1) / kMostSamples);
   for (size_t region = 0; region < regions.size(); ++region) {
     std::vector<uint64_t> samples;

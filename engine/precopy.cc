@@ -55,11 +55,11 @@ Precopy::Precopy(SourceGuest& guest, PageChannels channels, ReplaceChannels repl
                                   : std::move(layout)),
       hot_(PagesOf(guest.regions())),
       scratch_(pool_.workers()),
+      guest_pages_(PagesIn(guest.regions())),
       waiting_(options.bandwidth.value() != 0 || options.least_bandwidth.value() != 0
                    ? Waiting::kSleep
                    : Waiting::kAdapt) {
   for (const MappedRegion& region : guest.regions()) {
-    guest_pages_ += PageCount(region.pages());
     due_ += PagesCovering(region.description.populated);
   }
   UseChannels(std::move(channels));

@@ -14,8 +14,7 @@ constexpr uint64_t kSlicesPerWorker = 8;
 }  // namespace
 
 std::vector<Slice> CutIntoSlices(std::span<const MappedRegion> regions, uint32_t workers) {
-  uint64_t pages = 0;
-  for (const MappedRegion& region : regions) pages += region.pages();
+  const uint64_t pages = PagesIn(regions).value();
   const uint64_t fair =
       pages / (kSlicesPerWorker * std::max(workers, 1U)) / kSliceStep * kSliceStep;
   const uint64_t size = std::clamp(fair, kSliceStep, kLargestSlice);

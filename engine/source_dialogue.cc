@@ -6,7 +6,15 @@
 
 namespace ramferry {
 
-absl::Status NotExpected(const ControlMessage& message, const char* wanted) {
+absl::StatusOr<ControlMessage> SourceDialogue::Receive(Deadline deadline) {
+  auto message = ReceiveUnlessCancelled(control_, cancel_, deadline);
+  if (absl::IsDeadlineExceeded(message.status())) {
+    return absl::DeadlineExceededError("the destination does not answer");
+  }
+  return message;
+}
+
+absl::Status SourceDialogue::NotExpected(const ControlMessage& message, const char* wanted) {
   if (const auto* refused = std::get_if<Refused>(&message)) {
     return absl::FailedPreconditionError(fmt::format("the destination refuses the guest:\n  - {}",
                                                      fmt::join(refused->reasons, "\n  - ")));
@@ -18,31 +26,26 @@ absl::Status NotExpected(const ControlMessage& message, const char* wanted) {
       fmt::format("the destination sent {} where {} was due", NameOf(message), wanted));
 }
 
-absl::StatusOr<HelloReply> Introduce(ControlChannel& control, const Cancellation& cancel,
-                                     const std::string& migration_id,
-                                     std::chrono::milliseconds answer_time) {
-  RETURN_IF_ERROR(control.Send(Hello{.software = "ramferry " RAMFERRY_VERSION,
-                                     .host = HostName(),
-                                     .boot_id = HostBootId(),
-                                     .migration_id = migration_id}));
-  ASSIGN_OR_RETURN(HelloReply reply, Expect<HelloReply>(control, cancel, In(answer_time)));
+absl::Status SourceDialogue::Introduce(const std::string& migration_id) {
+  RETURN_IF_ERROR(Send(Hello{.software = "ramferry " RAMFERRY_VERSION,
+                             .host = HostName(),
+                             .boot_id = HostBootId(),
+                             .migration_id = migration_id}));
+  ASSIGN_OR_RETURN(const HelloReply reply, Expect<HelloReply>());
   if (reply.version < kOldestProtocolVersion || reply.version > kProtocolVersion) {
     return absl::FailedPreconditionError(fmt::format(
         "the destination ({}) wants protocol version {}, this ramferry speaks {} to {}: use the "
         "same release on both hosts",
         reply.software, reply.version, kOldestProtocolVersion, kProtocolVersion));
   }
-  return reply;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Reserved> AskForRoom(ControlChannel& control, const Cancellation& cancel,
-                                    const GuestDescription& guest,
-                                    std::chrono::milliseconds answer_time) {
-  RETURN_IF_ERROR(Introduce(control, cancel, NewUuid(), answer_time).status());
-  RETURN_IF_ERROR(control.Send(Reserve{.guest = guest, .transports = {"tcp"}}));
-  ASSIGN_OR_RETURN(Reserved reserved, Expect<Reserved>(control, cancel, In(answer_time)));
-  RETURN_IF_ERROR(control.Send(Abort{.reason = "it only asked whether the guest could come"}));
-  return reserved;
+absl::Status SourceDialogue::AskForRoom(const GuestDescription& guest) {
+  RETURN_IF_ERROR(Introduce(NewUuid()));
+  RETURN_IF_ERROR(Send(Reserve{.guest = guest, .transports = {"tcp"}}));
+  RETURN_IF_ERROR(Expect<Reserved>().status());
+  return Send(Abort{.reason = "it only asked whether the guest could come"});
 }
 
 }  // namespace ramferry

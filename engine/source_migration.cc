@@ -13,7 +13,6 @@
 #include "base/host_identity.h"
 #include "base/status.h"
 #include "engine/on_cancel.h"
-#include "engine/source_dialogue.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -32,19 +31,14 @@ constexpr seconds kReasonTime{2};
 // A copy of all memory may have to be hashed on the other side before it says "holding".
 constexpr seconds kVerifyTime{600};
 
-PageCount MemoryOf(const SourceGuest& guest) {
-  PageCount pages;
-  for (const MappedRegion& region : guest.regions()) pages += PageCount(region.pages());
-  return pages;
-}
-
 }  // namespace
 
 SourceMigration::SourceMigration(SourceContext context)
     : context_(std::move(context)),
+      dialogue_(context_.control, context_.cancel, context_.options.answer_time),
       transports_(context_.guest, context_.control, context_.connectors, context_.observer,
                   context_.options, context_.cancel),
-      forecast_(MemoryOf(context_.guest), context_.options) {
+      forecast_(PagesIn(context_.guest.regions()), context_.options) {
   const GuestDescription& guest = context_.guest.description();
   report_.migration_id = NewUuid();
   report_.guest = guest.name;
@@ -58,7 +52,7 @@ SourceMigration::SourceMigration(SourceContext context)
             .undo = context_.guest.undo_record(),
             .running = guest.running};
   StampWithThisProcess(entry_);
-  report_.guest_pages = MemoryOf(context_.guest);
+  report_.guest_pages = PagesIn(context_.guest.regions());
   // Each of its small rounds would stop such a guest for a moment.
   if (context_.guest.needs_quiesced_collection()) context_.options.mechanisms.instant = false;
 }
@@ -95,9 +89,7 @@ MigrationReport SourceMigration::Run() {
 }
 
 absl::Status SourceMigration::RunStages() {
-  RETURN_IF_ERROR(Introduce(context_.control, context_.cancel, report_.migration_id,
-                            context_.options.answer_time)
-                      .status());
+  RETURN_IF_ERROR(dialogue_.Introduce(report_.migration_id));
   RETURN_IF_ERROR(Enter(Stage::kReservation));
   ASSIGN_OR_RETURN(auto channels, ReserveAndConnect());
 
@@ -158,9 +150,8 @@ absl::StatusOr<PageChannels> SourceMigration::ReserveAndConnect() {
     }
   }
   BeginPlacement(reserve);
-  RETURN_IF_ERROR(context_.control.Send(reserve));
-  ASSIGN_OR_RETURN(Reserved reserved, Expect<Reserved>(context_.control, context_.cancel,
-                                                       In(context_.options.answer_time)));
+  RETURN_IF_ERROR(dialogue_.Send(reserve));
+  ASSIGN_OR_RETURN(Reserved reserved, dialogue_.Expect<Reserved>());
   FinishPlacement(reserved.offers);
   transports_.SetOffers(std::move(reserved.offers));
   ASSIGN_OR_RETURN(PageChannels channels, transports_.Connect());
@@ -282,10 +273,9 @@ absl::Status SourceMigration::Commitment() {
   report_.device_state_bytes = ByteCount(device_state_bytes_.load());
   RETURN_IF_ERROR(context_.control.Send(ImageComplete{
       .device_state_bytes = device_state_bytes_.load(), .digests = std::move(digests_)}));
-  ASSIGN_OR_RETURN(
-      const Holding holding,
-      Expect<Holding>(context_.control, context_.cancel,
-                      In(context_.options.verify ? kVerifyTime : context_.options.answer_time)));
+  ASSIGN_OR_RETURN(const Holding holding,
+                   dialogue_.Expect<Holding>(
+                       context_.options.verify ? kVerifyTime : context_.options.answer_time));
   holding_ = Clock::now();
   report_.verified = holding.verified;
   const double waited = MillisecondsBetween(asked, holding_);

@@ -26,6 +26,7 @@
 #include "engine/precopy.h"
 #include "engine/prediction/round_forecast.h"
 #include "engine/report.h"
+#include "engine/source_dialogue.h"
 #include "engine/source_placement.h"
 #include "engine/stage.h"
 #include "engine/transport_choice.h"
@@ -98,6 +99,7 @@ class SourceMigration {
   void ReportPlacement(const Precopy& precopy);
 
   SourceContext context_;
+  SourceDialogue dialogue_;
   StageMachine stages_;
   TransportChoice transports_;
   std::optional<SourcePlacement> placement_;

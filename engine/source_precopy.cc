@@ -53,7 +53,7 @@ void SourceMigration::Forecast(RoundReport& round) {
   forecast_.AddRound(round);
   // Whoever watches is served by the long ones; the guest, by not thinking between the short ones.
   if (round.number != 1 && round.ms < kLongRoundMs) return;
-  const Prediction rest = forecast_.Rest();
+  const Prediction rest = forecast_.Rest(model_);
   if (!rest.migrates) return;
   round.predicted_rest_ms = rest.total_ms;
   if (round.number == 1) {

@@ -98,7 +98,7 @@ class Meter {
 
  private:
   void CutZones() {
-    for (const MappedRegion& region : guest_.regions()) pages_ += region.pages();
+    pages_ = PagesIn(guest_.regions()).value();
     chunk_pages_ = RoundUp(std::max(pages_ / kMostChunks, uint64_t{1}), kBlockPages);
     const uint64_t zone_pages = RoundUp(std::max(pages_ / kZonesWanted, uint64_t{1}), chunk_pages_);
     for (size_t region = 0; region < guest_.regions().size(); ++region) {

@@ -5,7 +5,6 @@
 namespace ramferry {
 
 void RoundForecast::AddRound(const RoundReport& round) {
-  model_.AddRound(round, options_.bandwidth);
   last_ = round;
   if (round.ms <= 0) return;
   written_[round.ms] = static_cast<double>(round.dirty_pages.value());
@@ -13,8 +12,8 @@ void RoundForecast::AddRound(const RoundReport& round) {
   if (written_.size() > kMostIntervals) written_.erase(std::prev(written_.end()));
 }
 
-Prediction RoundForecast::Rest() const {
-  if (written_.empty() || model_.bytes_per_ms() <= 0) return {};
+Prediction RoundForecast::Rest(const DowntimeModel& model) const {
+  if (written_.empty() || model.bytes_per_ms() <= 0) return {};
   DirtyTrace trace{.zones = {{.memory = memory_, .contents = memory_}}};
   for (const auto& [ms, pages] : written_) {
     trace.intervals_ms.push_back(ms);
@@ -22,8 +21,8 @@ Prediction RoundForecast::Rest() const {
   }
   // What the rounds measured is what the limit, the link and the processors allow together.
   PredictionInput input{.options = options_,
-                        .link = {.bytes_per_second = model_.bytes_per_ms() * 1000}};
-  return PredictRest(trace, input, model_, last_);
+                        .link = {.bytes_per_second = model.bytes_per_ms() * 1000}};
+  return PredictRest(trace, input, model, last_);
 }
 
 }  // namespace ramferry

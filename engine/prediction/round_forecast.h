@@ -2,7 +2,7 @@
 //
 //   RoundForecast forecast(memory, options);
 //   forecast.AddRound(report);          // after each round, with its dirty_pages
-//   forecast.Rest().total_ms            // from now until the guest runs on the other side
+//   forecast.Rest(model).total_ms       // from now until the guest runs on the other side
 //
 // The guest has not been measured: each round shows one point of its curve, the pages that it wrote
 // within the round's time. Until there are shorter rounds the curve is straight from nothing to
@@ -24,13 +24,12 @@ class RoundForecast {
       : memory_(memory), options_(options) {}
 
   void AddRound(const RoundReport& round);
-  // Of what is still to come; nothing is known before the first round.
-  [[nodiscard]] Prediction Rest() const;
+  // Of what is still to come; nothing is known before the first round. `model` knows all rounds.
+  [[nodiscard]] Prediction Rest(const DowntimeModel& model) const;
 
  private:
   PageCount memory_;
   MigrationOptions options_;
-  DowntimeModel model_;
   std::map<double, double> written_;  // pages, by milliseconds
   RoundReport last_;
 };

@@ -240,15 +240,17 @@ TEST(RoundForecast, after_the_first_round_knows_the_rest_of_a_guest_that_writes_
   const PredictionInput input = Input(100, 300);
   const Prediction whole = Predict(trace, input);
   RoundForecast forecast(trace.memory(), input.options);
-  EXPECT_TRUE(forecast.Rest().rounds.empty());
+  DowntimeModel model;
+  EXPECT_TRUE(forecast.Rest(model).rounds.empty());
   double done_ms = 0;
   for (const RoundReport& round : whole.rounds) {
     if (round.stopped) break;
     done_ms += round.ms;
+    model.AddRound(round, input.options.bandwidth);
     forecast.AddRound(round);
-    EXPECT_NEAR(done_ms + forecast.Rest().total_ms, whole.total_ms, 0.02 * whole.total_ms)
+    EXPECT_NEAR(done_ms + forecast.Rest(model).total_ms, whole.total_ms, 0.02 * whole.total_ms)
         << round.number;
-    EXPECT_TRUE(forecast.Rest().migrates);
+    EXPECT_TRUE(forecast.Rest(model).migrates);
   }
 }
 
