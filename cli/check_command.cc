@@ -1,5 +1,7 @@
 // `ramferry check`: what on this host, and in a guest, would refuse a migration.
+#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -118,6 +120,28 @@ void CheckDpdk(Findings& findings, [[maybe_unused]] const Settings& settings) {
 #endif
 }
 
+// What is known of the guest: also one that cannot be moved may be described.
+struct GuestToCheck {
+  std::string locator;  // "": it is the name of no guest
+  absl::StatusOr<AttachedGuest> attached;
+  absl::StatusOr<GuestDescription> description;
+};
+
+GuestToCheck LookAt(const std::string& guest) {
+  const auto locator = LocatorOf(guest);
+  if (!locator.ok()) {
+    return {.locator = "", .attached = locator.status(), .description = locator.status()};
+  }
+  auto attached = AttachGuest(*locator);
+  if (!attached.ok()) {
+    return {
+        .locator = *locator, .attached = attached.status(), .description = SurveyGuest(*locator)};
+  }
+  GuestDescription description = attached->guest->description();
+  return {
+      .locator = *locator, .attached = std::move(attached), .description = std::move(description)};
+}
+
 // Whether the destination would take the guest: it prepares for it, and is told to forget it.
 absl::Status AskDestination(const CheckArguments& arguments, const GuestDescription& guest,
                             const Settings& settings) {
@@ -125,7 +149,8 @@ absl::Status AskDestination(const CheckArguments& arguments, const GuestDescript
                    ReachPeer(arguments.destination, settings, arguments.server_name));
   ASSIGN_OR_RETURN(const auto control, ConnectControl(peer));
   const Cancellation never;
-  return AskForRoom(*control, never, guest, settings.migration_options().answer_time).status();
+  return SourceDialogue(*control, never, settings.migration_options().answer_time)
+      .AskForRoom(guest);
 }
 
 // Damaged entries; but for those of other guests, `migrate` refuses. `locator`: "" for any guest.
@@ -142,21 +167,15 @@ void CheckJournal(Findings& findings, const Journal& journal, const std::string&
 }
 
 // The reasons of both hosts, so that nobody has to mend one after the other.
-void CheckGuest(Findings& findings, const CheckArguments& arguments,
-                const absl::StatusOr<std::string>& locator,
-                const absl::StatusOr<AttachedGuest>& attached, const Settings& settings) {
-  findings.Add("guest", attached.status(), attached.ok() ? attached->summary : "");
+void CheckGuest(Findings& findings, const CheckArguments& arguments, const GuestToCheck& guest,
+                const Settings& settings) {
+  findings.Add("guest", guest.attached.status(),
+               guest.attached.ok() ? guest.attached->summary : "");
   if (arguments.destination.empty()) return;
-  absl::StatusOr<GuestDescription> guest = absl::NotFoundError("not described");
-  if (attached.ok()) {
-    guest = attached->guest->description();
-  } else if (locator.ok()) {
-    guest = SurveyGuest(*locator);
-  }
-  if (!guest.ok()) {
+  if (!guest.description.ok()) {
     return findings.Tell("destination", "not asked: nothing is known of the guest");
   }
-  findings.Add("destination", AskDestination(arguments, *guest, settings),
+  findings.Add("destination", AskDestination(arguments, *guest.description, settings),
                arguments.destination + " would take it");
 }
 
@@ -164,8 +183,6 @@ void CheckGuest(Findings& findings, const CheckArguments& arguments,
 
 int CheckCommand(const CheckArguments& arguments, const Settings& settings) {
   Findings findings;
-  absl::StatusOr<std::string> locator = absl::NotFoundError("no guest was named");
-  if (!arguments.guest.empty()) locator = LocatorOf(arguments.guest);
   // Xen tracks its domains itself; what it cannot track is the guest's own finding.
   if (!arguments.guest.starts_with("xen:")) {
     const auto tracking = ChooseTracking();
@@ -177,13 +194,14 @@ int CheckCommand(const CheckArguments& arguments, const Settings& settings) {
   findings.Add("identity", identity.status(), identity.ok() ? identity->name : "");
   const auto journal = Journal::Open(settings.state_dir);
   findings.Add("state directory", journal.status(), settings.state_dir);
-  if (journal.ok()) CheckJournal(findings, *journal, locator.ok() ? *locator : "");
-  const absl::StatusOr<AttachedGuest> attached =
-      locator.ok() ? AttachGuest(*locator) : locator.status();
+  std::optional<GuestToCheck> guest;
+  if (!arguments.guest.empty()) guest = LookAt(arguments.guest);
+  if (journal.ok()) CheckJournal(findings, *journal, guest ? guest->locator : "");
+  const bool attached = guest && guest->attached.ok();
   CheckRdma(findings, settings,
-            attached.ok() ? attached->guest->regions() : std::span<const MappedRegion>());
+            attached ? (*guest->attached).guest->regions() : std::span<const MappedRegion>());
   CheckDpdk(findings, settings);
-  if (!arguments.guest.empty()) CheckGuest(findings, arguments, locator, attached, settings);
+  if (guest) CheckGuest(findings, arguments, *guest, settings);
   return findings.failed() ? kExitRefused : kExitOk;
 }
 

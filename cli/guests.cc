@@ -115,13 +115,7 @@ absl::StatusOr<AttachedGuest> AttachGuest(const std::string& locator) {
 
 absl::StatusOr<GuestDescription> SurveyGuest(const std::string& locator) {
   if (IsXen(locator)) {
-#ifdef RAMFERRY_XEN
-    // A domain is described by what attaching to it reads.
-    ASSIGN_OR_RETURN(const auto guest, XenSource::Attach(locator.substr(kXen.size())));
-    return guest->description();
-#else
-    return NoXen();
-#endif
+    return absl::UnimplementedError("of a Xen domain, what attaching to it finds is all there is");
   }
   return QemuSource::Survey(QmpPathIn(locator));
 }

@@ -24,7 +24,7 @@ struct AttachedGuest {
 [[nodiscard]] absl::StatusOr<AttachedGuest> AttachGuest(const std::string& locator);
 
 // The guest as it would be described to a destination, also where AttachGuest finds reasons against
-// moving it.
+// moving it. Unimplemented: Xen, where one is what the other finds.
 [[nodiscard]] absl::StatusOr<GuestDescription> SurveyGuest(const std::string& locator);
 
 // A guest that a ramferry, now dead, had begun to move away. NotFound: it has ended.
