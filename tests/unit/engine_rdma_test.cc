@@ -168,31 +168,33 @@ TEST_P(RdmaIsLost, while_the_guest_stands_still_and_its_last_pages_go_over_tcp) 
   EXPECT_TRUE(report.rounds.back().stopped);
 }
 
+class RdmaRunsOut : public testing::Test {
+ protected:
+  RdmaRunsOut() {
+    site_.options.workers = 1;
+    site_.better_connector = &rdma_;
+    site_.better_listener = &rdma_;
+  }
+  void ExpectMovedOverTcpBecause(const char* why) {
+    const MigrationReport report = site_.Migrate();
+    site_.ExpectMigrated(report);
+    EXPECT_EQ(report.transport, "tcp");
+    EXPECT_THAT(site_.notes(), Contains(HasSubstr(why)));
+  }
+
+  PlayedRdma rdma_;
+  MigrationSite site_;
+};
+
 // The device of the destination has none left for the next piece.
-TEST(RdmaRunsOut, of_registrations_at_the_destination_and_the_round_goes_on_over_tcp) {
-  PlayedRdma rdma;
-  MigrationSite site;
-  site.options.workers = 1;
-  site.better_connector = &rdma;
-  site.better_listener = &rdma;
-  rdma.destination_memory.most = 4;  // messages, the proof, two pieces of 2 MiB
-  const MigrationReport report = site.Migrate();
-  site.ExpectMigrated(report);
-  EXPECT_EQ(report.transport, "tcp");
-  EXPECT_THAT(site.notes(), Contains(HasSubstr("the destination says: cannot register")));
+TEST_F(RdmaRunsOut, of_registrations_at_the_destination_and_the_round_goes_on_over_tcp) {
+  rdma_.destination_memory.most = 4;  // messages, the proof, two pieces of 2 MiB
+  ExpectMovedOverTcpBecause("the destination says: cannot register");
 }
 
-TEST(RdmaRunsOut, of_registrations_at_the_source_and_the_round_goes_on_over_tcp) {
-  PlayedRdma rdma;
-  MigrationSite site;
-  site.options.workers = 1;
-  site.better_connector = &rdma;
-  site.better_listener = &rdma;
-  rdma.source_memory.most = 3;  // messages, two pieces
-  const MigrationReport report = site.Migrate();
-  site.ExpectMigrated(report);
-  EXPECT_EQ(report.transport, "tcp");
-  EXPECT_THAT(site.notes(), Contains(HasSubstr("cannot register 2 MiB")));
+TEST_F(RdmaRunsOut, of_registrations_at_the_source_and_the_round_goes_on_over_tcp) {
+  rdma_.source_memory.most = 3;  // messages, two pieces
+  ExpectMovedOverTcpBecause("cannot register 2 MiB");
 }
 
 }  // namespace
