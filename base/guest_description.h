@@ -18,7 +18,9 @@ struct DiskDescription {
   bool read_only = false;
   bool shareable =
       false;  // on storage that other hosts reach (network or cluster file system, URL)
-  std::string local_identity;  // "boot id:device:inode" of a local file: equal means the same file
+  // Of a local file, "boot id:device:inode"; of a disk in a storage network, its worldwide name;
+  // of several, all of them: equal means the same.
+  std::string local_identity;
   friend bool operator==(const DiskDescription&, const DiskDescription&) = default;
 };
 

@@ -13,6 +13,7 @@
 #include "base/host_identity.h"
 #include "base/status.h"
 #include "fmt/format.h"
+#include "hypervisor-glue/qemu/block_identity.h"
 #include "hypervisor-glue/qemu/qmp_json.h"
 
 namespace ramferry {
@@ -27,7 +28,14 @@ Storage LocalFile(const std::string& path, pid_t pid) {
   const std::string seen = PathAsSeenBy(pid, path);
   Storage storage{.shareable = OnSharedFilesystem(seen)};
   struct stat status {};
-  if (::stat(seen.c_str(), &status) == 0) {
+  if (::stat(seen.c_str(), &status) != 0) return storage;
+  if (S_ISBLK(status.st_mode)) {
+    storage.identity = BlockDeviceIdentity(status.st_rdev);
+    if (storage.identity.empty()) {
+      storage.identity =
+          fmt::format("{}:block {}:{}", HostBootId(), major(status.st_rdev), minor(status.st_rdev));
+    }
+  } else {
     storage.identity = fmt::format("{}:{}:{}:{}", HostBootId(), major(status.st_dev),
                                    minor(status.st_dev), status.st_ino);
   }
@@ -92,7 +100,7 @@ Storage Together(const std::vector<Storage>& parts) {
   for (const Storage& part : parts) {
     if (!part.shareable && part.identity.empty()) return {};
     whole.shareable = whole.shareable && part.shareable;
-    if (part.identity.empty()) continue;
+    if (part.shareable) continue;
     if (!whole.identity.empty()) whole.identity += ' ';
     whole.identity += part.identity;
   }

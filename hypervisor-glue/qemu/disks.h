@@ -38,8 +38,8 @@ struct QemuDisks {
 
 // Where the contents of one block node are.
 struct Storage {
-  bool shareable = false;  // other hosts reach the same
-  std::string identity;    // of what this host alone has: equal means the same; "": cannot be told
+  bool shareable = false;  // other hosts reach the same by this name
+  std::string identity;    // of a local file or disk: equal means the same; "": cannot be told
 };
 
 // `name` is a node's file name as QEMU tells it: a path as process `pid` sees it, a URL, or QEMU's

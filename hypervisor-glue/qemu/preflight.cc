@@ -127,7 +127,8 @@ std::string DiskReason(const DiskDescription& source, const DiskDescription& her
   if (!source.local_identity.empty() && source.local_identity == here.local_identity) return "";
   return fmt::format(
       "disk '{}' ({} on the source, {} here) is not storage that both hosts share: put it on NFS, "
-      "a cluster file system, NBD, iSCSI or RBD, or copy it first (QEMU drive-mirror)",
+      "a cluster file system, NBD, iSCSI, RBD or a disk with a worldwide name (WWN) that both "
+      "hosts reach, or copy it first (QEMU drive-mirror)",
       source.device, source.file, here.file);
 }
 

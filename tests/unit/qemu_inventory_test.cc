@@ -1,6 +1,8 @@
 // Whatever a monitor answers, asking it what it consists of ends with an inventory or a clear
 // error.
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -221,6 +223,21 @@ TEST(Storage, is_shared_only_where_the_other_host_surely_reaches_it) {
                  "backing": {"driver": "file", "filename": "/srv/base.img"}})"}) {
     EXPECT_FALSE(StorageOf(name, ::getpid()).shareable) << name;
   }
+}
+
+TEST(Storage, disk_of_this_host_is_itself_by_whatever_name) {
+  TestDirectory directory;
+  const auto node = [&directory](const char* name, unsigned int minor_number) {
+    const std::string path = directory.File(name);
+    // Nothing opens it: there need be no such disk.
+    if (::mknod(path.c_str(), S_IFBLK | 0600, makedev(240, minor_number)) != 0)
+      return std::string();
+    return StorageOf("host_device:" + path, ::getpid()).identity;
+  };
+  const std::string one = node("one", 1);
+  if (one.empty()) GTEST_SKIP() << "making a device node takes CAP_MKNOD";
+  EXPECT_EQ(node("the-same", 1), one);
+  EXPECT_NE(node("another", 2), one);
 }
 
 TEST_F(Inventory, disk_is_shared_only_with_all_that_it_is_based_on) {

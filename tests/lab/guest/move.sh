@@ -26,6 +26,13 @@ guest_on_nodes() {
     "${GUEST_QEMU[@]: -4}")
 }
 
+# guest_disk: on both hosts; gives the guest the disk that both reach, which looks as one of a storage network does.
+guest_disk() {
+  modprobe -a virtio_scsi sd_mod
+  until [ -b /dev/sda ]; do sleep 0.1; done
+  GUEST_QEMU+=(-drive file=/dev/sda,format=raw,if=virtio,cache=none)
+}
+
 # Out of the slow 9p file system: a program's first steps must not take longer than its peer waits.
 cp -r /host/bin /host/lib /tmp/
 export PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/lib

@@ -28,7 +28,7 @@ _EARLY_MODULES = "virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio".spl
 _MODULES = (
     "virtio_net virtio_rng virtio_console e1000 crc32_generic crc32_pclmul crc32c_intel "
     "rdma_rxe siw rdma_ucm rdma_cm ib_uverbs ib_umad ib_ipoib af_packet veth bridge tun dummy loop "
-    "sch_netem sch_tbf sch_htb tls msr kvm-amd "
+    "sch_netem sch_tbf sch_htb tls msr kvm-amd virtio_scsi sd_mod "
     "xen-privcmd xenfs xen-evtchn xen-gntdev xen-gntalloc xen-netback xen-blkback"
 ).split()
 

@@ -17,6 +17,9 @@ _PR_SET_PDEATHSIG = 1
 # without. pclmulqdq: emulated, it is slower than the tables that compute CRCs otherwise.
 _EMULATED_CPU = "max,la57=off,cx16=off,erms=off,fsrm=off,pclmulqdq=off"
 
+# The worldwide name of the disk that both hosts reach.
+_SAN_NAME = "0x5000c500a1b2c3d4"
+
 # What Xen and its guests survive of the emulated CPU. smap: dom0 dies early otherwise. rdtscp: PVH guests crash.
 _XEN_CPU = "max,smap=off,la57=off,pku=off,rdtscp=off,erms=off,fsrm=off"
 # eager-fpu: otherwise FPU and SSE registers of dom0 are silently corrupted once a guest runs.
@@ -99,6 +102,9 @@ class Machine:
             "-fsdev", f"local,id=host,path={shared},security_model=none,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host,bus=pci.0",
             "-device", "virtio-rng-pci,bus=pci.0",
+            "-drive", f"file={shared}/san.img,format=raw,if=none,id=san,file.locking=off",
+            "-device", "virtio-scsi-pci,id=scsi,bus=pci.0",
+            "-device", f"scsi-hd,drive=san,bus=scsi.0,share-rw=on,wwn={_SAN_NAME}",
         ]
         if nodes:
             self._command += _numa(shape)

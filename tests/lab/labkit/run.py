@@ -182,6 +182,8 @@ def _prepare(shared, group, root, build_directory):
         shutil.copy(guest.initrd, shared / "linux/initrd.img")
     programs = sorted({path for scenario in group for path in scenario.programs})
     payload.stage([build_directory / path for path in programs], root / "tree", shared)
+    with open(shared / "san.img", "wb") as disk:
+        disk.truncate(16 << 20)
     (shared / "plan").write_text("".join(f"{scenario.name}\n" for scenario in group))
 
 

@@ -1,5 +1,6 @@
 # The source.
 . /host/guest/move.sh
+guest_disk
 guest_start
 ramferry check qemu:/run/guest.qmp --state-dir /tmp/state > /tmp/check
 lab_check "this kernel's tracker is PAGEMAP_SCAN" grep -q '^ok .*dirty-page tracking *userfaultfd.*PAGEMAP_SCAN' /tmp/check
@@ -13,5 +14,6 @@ lab_check "a low limit, and how to lift it" sh -c 'ulimit -l 1024; setpriv --bou
 lab_wait receiving 300
 lab_check "the guest moves" guest_move report --transport auto --bandwidth 8
 lab_check "writes were seen meanwhile" grep -q '^round 1: .* dirty again [1-9]' "$RESULTS/report.txt"
+lab_check "with a disk that both hosts know by its worldwide name" grep -q '^naa\.5000c500a1b2c3d4$' /sys/block/sda/device/wwid
 lab_check "over RDMA" reported report transport '"rdma"'
 guest_has_left report
