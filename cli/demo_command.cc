@@ -19,7 +19,7 @@
 #include "hypervisor-glue/qemu/qemu_process.h"
 #include "hypervisor-glue/qemu/qmp_client.h"
 #include "hypervisor-glue/tracking/memory_file.h"
-#include "tests/guests/testguest/mailbox.h"
+#include "tests/guests/testguest/mailbox_reader.h"
 #include "transport/control/certificates.h"
 
 namespace ramferry {
@@ -29,23 +29,12 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 // The guest's own counters, read from its memory file.
-std::optional<TestGuestCounters> ReadCounters(const std::string& memory_file) {
-  UniqueFd fd(::open(memory_file.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return std::nullopt;
-  TestGuestMailbox mailbox{};
-  for (int attempt = 0; attempt < 100; ++attempt) {
-    if (::pread(fd.get(), &mailbox, sizeof mailbox, TESTGUEST_MAILBOX_ADDRESS) != sizeof mailbox ||
-        mailbox.magic != TESTGUEST_MAILBOX_MAGIC) {
-      return std::nullopt;
-    }
-    const uint32_t publication = mailbox.publication;
-    TestGuestMailbox again{};
-    if (::pread(fd.get(), &again, sizeof again, TESTGUEST_MAILBOX_ADDRESS) == sizeof again &&
-        again.publication - publication < 2) {
-      return mailbox.counters[publication % 2];
-    }
-  }
-  return std::nullopt;
+std::optional<TestGuestCounters> CountersIn(const std::string& memory_file) {
+  const UniqueFd fd(::open(memory_file.c_str(), O_RDONLY | O_CLOEXEC));
+  return ReadCounters([&fd](void* to, size_t length, uint64_t address) {
+    return fd.valid() && ::pread(fd.get(), to, length, static_cast<off_t>(address)) ==
+                             static_cast<ssize_t>(length);
+  });
 }
 
 template <class Condition>
@@ -136,7 +125,7 @@ absl::StatusOr<int> Judge(const Scene& scene, const TestGuestCounters& before) {
   std::optional<TestGuestCounters> now;
   const bool swept = WaitFor(
       [&] {
-        now = ReadCounters(scene.Memory("destination"));
+        now = CountersIn(scene.Memory("destination"));
         return now && now->sweeps >= before.sweeps + 2;
       },
       seconds(120));
@@ -171,7 +160,7 @@ absl::StatusOr<int> Demo(const DemoArguments& arguments) {
   std::optional<TestGuestCounters> before;
   const bool up = WaitFor(
       [&] {
-        before = ReadCounters(scene->Memory("source"));
+        before = CountersIn(scene->Memory("source"));
         return source->ended() || (before && before->state == TESTGUEST_STATE_RUNNING);
       },
       seconds(120));

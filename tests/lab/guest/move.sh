@@ -37,16 +37,15 @@ guest_disk() {
 cp -r /host/bin /host/lib /tmp/
 export PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/lib
 
-guest_watch() { python3 -S -B /host/guest/watch.py $GUEST_MEMORY "$@"; }
-# guest_counter NAME: of the guest on this host.
-guest_counter() { guest_watch counter "$1"; }
+# guest_ticks: that the guest on this host has given.
+guest_ticks() { guest_watch "$GUEST_MEMORY" ticks; }
 # guest_is_whole: on the host where it runs: every page is what the guest wrote, and its ticks go on.
-guest_is_whole() { guest_watch whole; }
+guest_is_whole() { guest_watch "$GUEST_MEMORY" whole; }
 
 # guest_start: on a; returns when the guest has filled its memory. Its process is $guest.
 guest_start() {
   "${GUEST_QEMU[@]}" -qmp unix:/run/guest.qmp,server=on,wait=off & guest=$!
-  lab_check "the test guest runs" guest_watch running
+  lab_check "the test guest runs" guest_watch "$GUEST_MEMORY" running
 }
 
 make_certificates() {
@@ -102,7 +101,7 @@ rdma_is_back() { until grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state; 
 guest_move() {
   local name=$1 code=0
   shift
-  guest_counter ticks > $FILES/ticks
+  guest_ticks > $FILES/ticks
   # A small emulated host needs long for the fixed parts of a downtime.
   ${MOVE_UNDER-} ramferry migrate qemu:/run/guest.qmp "$DESTINATION" "${IDENTITY[@]}" --json "$RESULTS/$name.json" ${VERIFY---verify} \
     --downtime 2000 --max-rounds 6 --if-not-converging stop "$@" > "$RESULTS/$name.txt" 2>&1 || code=$?
@@ -133,5 +132,5 @@ guest_has_left() {
 guest_has_come() {
   lab_wait moved 500
   lab_check "the guest goes on, and every page is whole" guest_is_whole
-  lab_check "it went on from where it was" test "$(guest_counter ticks)" -gt "$(cat $FILES/ticks)"
+  lab_check "it went on from where it was" test "$(guest_ticks)" -gt "$(cat $FILES/ticks)"
 }

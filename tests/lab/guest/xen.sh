@@ -15,9 +15,7 @@ case $LAB_host in a) LAB_other=b LAB_OTHER=$LAB_B ;; *) LAB_other=a LAB_OTHER=$L
 cp -r /host/bin /host/lib /tmp/
 export PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/lib
 
-guest_watch() { python3 -S -B /host/guest/watch.py "xen:$GUEST" "$@"; }
-guest_counter() { guest_watch counter "$1"; }
-guest_is_whole() { guest_watch whole; }
+guest_is_whole() { guest_watch "xen:$GUEST" whole; }
 guest_is_here() { xl domid "$GUEST" > /dev/null 2>&1; }
 # guest_moves TURNS COMMAND...: to and fro, beginning at a; after each turn the host that the guest has come to runs the
 # command. Both hosts call this at the same time, and receive.
@@ -51,7 +49,7 @@ vcpus = 1
 on_crash = "preserve"
 END
   lab_check "the domain is created" xl create -q /tmp/guest.cfg
-  lab_check "the test guest runs" guest_watch running
+  lab_check "the test guest runs" guest_watch "xen:$GUEST" running
 }
 
 # Free for domains on this host, in MiB, when Xen has scrubbed what was given back.

@@ -14,7 +14,7 @@ while_it_moves() {
   lab_signal "$2$1"
   lab_wait "$2$1.done" 300
   echo "$1 $2 $before $(busy)" >> $FILES/figures.b
-  guest_watch whole
+  guest_is_whole
 }
 make_certificates
 lab_signal receiving
