@@ -17,23 +17,23 @@ thread_cpus() {
 }
 # node_of_cpu CPU
 node_of_cpu() { basename /sys/devices/system/cpu/cpu"$1"/node* | tr -dc 0-9; }
-# pages_on PID FILE NODE: pages of a mapped file on a node; 0 if there are none.
+# pages_on MAPS FILE NODE: pages of a mapped file on a node, by /proc/PID/numa_maps or a copy of it; 0 if there are none.
 pages_on() {
   awk -v file="file=$2" -v node="N$3=" '
     index($0, file " ") { for (i = 1; i <= NF; ++i) if (index($i, node) == 1) sum += substr($i, length(node) + 1) }
-    END { print sum + 0 }' "/proc/$1/numa_maps"
+    END { print sum + 0 }' "$1"
 }
 # all_on PID FILE NODE LEAST: at least LEAST pages are mapped, all of them from that node.
 all_on() {
   local node count here=0 elsewhere=0
   for node in /sys/devices/system/node/node[0-9]*; do
-    count=$(pages_on "$1" "$2" "${node##*node}")
+    count=$(pages_on "/proc/$1/numa_maps" "$2" "${node##*node}")
     if [ "${node##*node}" = "$3" ]; then here=$count; else elsewhere=$((elsewhere + count)); fi
   done
   echo "$2: $here pages on node $3, $elsewhere elsewhere"
   [ "$here" -ge "$4" ] && [ "$elsewhere" = 0 ]
 }
-# own_pages PID NODE: pages on a node of what the threads of a ramferry have for themselves (base/local_pages.h).
+# own_pages MAPS NODE: pages on a node of what the threads of a ramferry have for themselves (base/local_pages.h).
 own_pages() { pages_on "$1" '/memfd:ramferry-local\\040(deleted)' "$2"; }
 # node_of_rdma DEVICE: the node that the network device under it hangs on. (A virtio device's is that of the PCI device.)
 node_of_rdma() {
@@ -42,7 +42,7 @@ node_of_rdma() {
   until [ -e "$device/numa_node" ]; do device=${device%/*}; done
   cat "$device/numa_node"
 }
-# queue_pages PID DEVICE NODE: pages on a node of the rings of its queue pairs and completion queues on an RDMA device.
+# queue_pages MAPS DEVICE NODE: pages on a node of the rings of its queue pairs and completion queues on an RDMA device.
 queue_pages() {
   local verbs
   for verbs in /sys/class/infiniband_verbs/uverbs*; do

@@ -28,18 +28,18 @@ lab_check "its queue pairs are on the devices of the plan" test "$(devices_of "$
 # The workers send: all that they have for themselves is there.
 until [ $(($(packets_sent rxe0) + $(packets_sent rxe1) - before[0] - before[1])) -gt 200 ] &&
   [ $(($(packets_sent rxe2) + $(packets_sent rxe3) - before[2] - before[3])) -gt 200 ]; do sleep 0.1; done
-grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$RESULTS/numa_maps"
-own=("$(own_pages "$ramferry" 0)" "$(own_pages "$ramferry" 1)")
+maps=$RESULTS/numa_maps
+grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$maps"
+own=("$(own_pages "$maps" 0)" "$(own_pages "$maps" 1)")
 echo "pages of the workers' own: ${own[*]}"
 lab_check "each worker's own memory is on its node" test "${own[0]}" -gt 10 -a "${own[0]}" = "${own[1]}"
 for device in $(devices_of "$ramferry"); do
   node=$(node_of_rdma "$device")
-  here=$(queue_pages "$ramferry" "$device" "$node") there=$(queue_pages "$ramferry" "$device" $((1 - node)))
+  here=$(queue_pages "$maps" "$device" "$node") there=$(queue_pages "$maps" "$device" $((1 - node)))
   echo "queues on $device: $here pages on node $node, $there elsewhere"
   lab_check "the queues of $device are on its worker's node" test "$here" -gt 0 -a "$there" = 0
 done
 echo "worker 0 on CPUs $cpus0, worker 1 on CPUs $cpus1"
-lab_signal moving
 lab_check "the workers are bound as planned" test "$(printf '%s\n' "$cpus0" "$cpus1")" = "$(planned cpus)"
 lab_check "worker 0 is on node 0, beside guest node 1" test "$(node_of_cpu "$cpus0")" = 0
 lab_check "worker 1 is on node 1, beside guest node 0" test "$(node_of_cpu "$cpus1")" = 1

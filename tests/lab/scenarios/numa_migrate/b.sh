@@ -17,20 +17,21 @@ lab_wait refused 300
 umount /tmp/full
 lab_signal room
 ramferry=$(pid_of ramferry)
-lab_wait moving 500
 cpus0=$(thread_cpus "$ramferry" rf-land-0) cpus1=$(thread_cpus "$ramferry" rf-land-1)
+maps=$RESULTS/numa_maps
+grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$maps"
 echo "channel 0 is received on CPUs $cpus0, channel 1 on CPUs $cpus1"
 # Worker 0 of the source brings guest node 1, which comes to node 2.
 lab_check "channel 0 is served on node 2" test "$(node_of_cpu "$cpus0")" = 2
 lab_check "channel 1 is served on node 3" test "$(node_of_cpu "$cpus1")" = 3
-own=()
-for node in 0 1 2 3; do own+=("$(own_pages "$ramferry" $node)"); done
-echo "pages of the threads' own: ${own[*]}"
-lab_check "what they have for themselves is there" test "${own[2]}" -gt 3 -a "${own[2]}" = "${own[3]}" -a $((own[0] + own[1])) = 0
-for device in $(devices_of "$ramferry" | uniq); do
-  echo "queues on $device: $(for node in 0 1 2 3; do queue_pages "$ramferry" "$device" $node; done | paste -sd ' ')"
+own=() queues=(0 0 0 0)
+for node in 0 1 2 3; do
+  own+=("$(own_pages "$maps" $node)")
+  for n in 0 1 2 3; do queues[node]=$((queues[node] + $(queue_pages "$maps" rxe$n $node))); done
 done
-grep -E 'uverbs|ramferry-local' "/proc/$ramferry/numa_maps" > "$RESULTS/numa_maps"
+echo "pages of the threads' own: ${own[*]}; of queues: ${queues[*]}"
+lab_check "what they have for themselves is there" test "${own[2]}" -gt 3 -a "${own[2]}" = "${own[3]}" -a $((own[0] + own[1])) = 0
+lab_check "and their queues" test "${queues[2]}" -gt 3 -a "${queues[2]}" = "${queues[3]}" -a $((queues[0] + queues[1])) = 0
 guest_has_come
 qemu=$(pid_of qemu-system-x86)
 lab_check "guest node 0 is on our node 3" all_on "$qemu" /dev/shm/guest0 3 4000
