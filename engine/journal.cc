@@ -67,22 +67,11 @@ absl::StatusOr<JournalEntry> ParseNamed(const std::string& text, const std::stri
 // `text`: as much as could be read.
 DamagedEntry Damaged(std::string path, std::string migration_id, Role role, std::string problem,
                      const std::string& text) {
-  DamagedEntry damaged{.path = std::move(path),
-                       .migration_id = std::move(migration_id),
-                       .role = role,
-                       .problem = std::move(problem)};
-  std::string key;
-  const auto note = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth == 1 && event == json::parse_event_t::key) key = parsed.get<std::string>();
-    if (depth != 1 || event != json::parse_event_t::value || !parsed.is_string()) return true;
-    for (const auto& [name, field] :
-         {std::pair("guest", &DamagedEntry::guest), std::pair("locator", &DamagedEntry::locator),
-          std::pair("peer", &DamagedEntry::peer), std::pair("phase", &DamagedEntry::phase)}) {
-      if (key == name) damaged.*field = parsed.get<std::string>();
-    }
-    return true;
-  };
-  (void)json::parse(text, note, /*allow_exceptions=*/false);
+  DamagedEntry damaged = Salvage(text);
+  damaged.path = std::move(path);
+  damaged.migration_id = std::move(migration_id);
+  damaged.role = role;
+  damaged.problem = std::move(problem);
   return damaged;
 }
 
@@ -164,6 +153,23 @@ absl::StatusOr<JournalEntry> ParseJournalEntry(const std::string& text) {
   entry.phase = *known;
   entry.running = running->get<bool>();
   return entry;
+}
+
+DamagedEntry Salvage(const std::string& text) {
+  DamagedEntry damaged;
+  std::string key;
+  const auto note = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (depth == 1 && event == json::parse_event_t::key) key = parsed.get<std::string>();
+    if (depth != 1 || event != json::parse_event_t::value || !parsed.is_string()) return true;
+    for (const auto& [name, field] :
+         {std::pair("guest", &DamagedEntry::guest), std::pair("locator", &DamagedEntry::locator),
+          std::pair("peer", &DamagedEntry::peer), std::pair("phase", &DamagedEntry::phase)}) {
+      if (key == name) damaged.*field = parsed.get<std::string>();
+    }
+    return true;
+  };
+  (void)json::parse(text, note, /*allow_exceptions=*/false);
+  return damaged;
 }
 
 std::string Describe(const DamagedEntry& damaged) {

@@ -72,6 +72,8 @@ struct DamagedEntry {
   std::string phase;
 };
 
+// What can still be read of the text of such a file; the rest stays empty. Pure.
+[[nodiscard]] DamagedEntry Salvage(const std::string& text);
 // What is wrong with it, what is known of it and what a person can do, in one line.
 [[nodiscard]] std::string Describe(const DamagedEntry& damaged);
 
